@@ -1,0 +1,46 @@
+"""The names that Envoy's configuration, the controller and ext_proc agree on.
+
+Each is spelt here once: the controller writes it into Envoy's configuration, ext_proc sets or reads it.
+"""
+
+OWN_HEADER_PREFIX = "x-kvoy-"
+"""Every header under this prefix is ours; Envoy strips client copies before anything reads them."""
+
+CLUSTER_HEADER = "x-kvoy-cluster"
+"""Request header set by ext_proc: names the Envoy cluster, and so the ModelServer, of a request."""
+
+REASON_HEADER = "x-kvoy-reason"
+"""Response header on every error that kvoy or Envoy answers itself: a machine-readable cause."""
+
+DESTINATION = "x-gateway-destination-endpoint"
+"""Request header and metadata key of the Endpoint Picker protocol: ``ip:port[,ip:port…]``, best first."""
+
+DESTINATION_SERVED = "x-gateway-destination-endpoint-served"
+"""Metadata key under which Envoy reports the endpoint that finally served."""
+
+LB_NAMESPACE = "envoy.lb"
+"""Dynamic metadata namespace that the override_host load balancer reads."""
+
+KVOY_NAMESPACE = "kvoy"
+"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY, ROUTE_KEY, …"""
+
+WORKER_KEY = "worker"
+"""Metadata key: the ext_proc worker's name (``extproc-0``); Envoy sends the access-log entry to this worker."""
+
+INSTANCE_KEY = "instance"
+"""Metadata key: one life of a worker; an entry for an earlier life is dropped."""
+
+RESERVATION_KEY = "reservation"
+"""Metadata key: the reservation that the access-log entry of this request releases."""
+
+USAGE_NAMESPACE = "llm"
+"""Dynamic metadata namespace that Envoy fills with token usage taken from the answer."""
+
+PROMPT_TOKENS_KEY = "prompt_tokens"
+COMPLETION_TOKENS_KEY = "completion_tokens"
+CACHED_TOKENS_KEY = "cached_tokens"
+
+
+def cluster_name(namespace: str, server: str) -> str:
+    """Envoy's cluster for a ModelServer."""
+    return f"model/{namespace}/{server}"

@@ -1,0 +1,160 @@
+"""What is stored: the compiled configuration and the pods, as frozen msgspec Structs.
+
+The controller compiles manifests into these records; `snapshot.Snapshot` is what a worker runs. Records are
+tagged by kind and encoded as msgpack. A record key is ``kind/namespace/name``.
+"""
+
+from typing import Literal
+
+import msgspec
+
+
+class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A condition on a header value or on the path: the first of the three that is set decides.
+
+    `regex` has RE2 syntax and is unanchored. With none set, everything matches.
+    """
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class Target(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A ModelServer of the route's namespace and its relative weight (0 to 100)."""
+
+    server: str
+    weight: int = 100
+
+
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One rule of a ModelRoute: every given condition must hold; rules are tried in order."""
+
+    targets: tuple[Target, ...]
+    name: str = ""
+    headers: dict[str, StringMatch] = {}
+    """Lower-case header name to condition; an absent header reads as the empty string."""
+    uri: StringMatch | None = None
+    model: str | None = None
+    """Exact value of the body's ``model``."""
+
+
+class ModelRoute(msgspec.Struct, frozen=True, omit_defaults=True, tag="route"):
+    """Which requests go to which ModelServers."""
+
+    namespace: str
+    name: str
+    rules: tuple[Rule, ...]
+    model: str = ""
+    """``spec.modelName``; empty for a route that serves adapters only."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapter names; they reach the engine unchanged."""
+    created: float = 0.0
+    """creationTimestamp in seconds since 1970: among routes of one model the oldest wins."""
+
+    @property
+    def key(self) -> str:
+        return f"route/{self.namespace}/{self.name}"
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How often Envoy tries further endpoints, and its base interval in seconds."""
+
+    attempts: int = 2
+    interval_s: float = 0.025
+
+
+class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How Envoy speaks https to the pods of a ModelServer."""
+
+    server_name: str
+    """SNI, and the name the pods' certificate must carry."""
+    ca_file: str | None = None
+    """PEM bundle on Envoy's file system; None means the system's."""
+    verify: bool = True
+
+
+class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server"):
+    """A pool of pods that serve one model."""
+
+    namespace: str
+    name: str
+    engine: Literal["vLLM", "SGLang"]
+    port: int
+    model: str | None = None
+    """``spec.model``: replaces the body's ``model`` (LoRA names excepted); None leaves it."""
+    timeout_s: float | None = None
+    """Longest wait for response headers, per attempt; None means no limit."""
+    retry: Retry = Retry()
+    tls: Tls | None = None
+    report_usage: bool = True
+    """Ask the engine for token usage in streamed answers even where the client did not."""
+
+    @property
+    def key(self) -> str:
+        return f"server/{self.namespace}/{self.name}"
+
+
+class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
+    """One ready engine and the ModelServers (names in its namespace) that select it."""
+
+    namespace: str
+    name: str
+    ip: str
+    servers: tuple[str, ...]
+    port: int | None = None
+    """Overrides the ModelServer's port."""
+
+    @property
+    def key(self) -> str:
+        return f"pod/{self.namespace}/{self.name}"
+
+
+Record = ModelRoute | ModelServer | Pod
+
+
+class Put(msgspec.Struct, frozen=True, tag="put"):
+    """A record that is new or changed."""
+
+    record: Record
+
+
+class Delete(msgspec.Struct, frozen=True, tag="delete"):
+    """A record, by key, that is gone."""
+
+    key: str
+
+
+Change = Put | Delete
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """One atomic step of the configuration: applied whole or not at all.
+
+    `generation` grows by one per publication. `epoch` is drawn anew each time the store is written from
+    nothing; a publication of another epoch does not continue what a reader holds.
+    """
+
+    epoch: str
+    generation: int
+    changes: tuple[Change, ...]
+
+
+_record = msgspec.msgpack.Decoder(Record)
+_publication = msgspec.msgpack.Decoder(Publication)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(value: Record | Publication) -> bytes:
+    """Msgpack bytes of a record or a publication."""
+    return _encoder.encode(value)
+
+
+def decode_record(raw: bytes) -> Record:
+    """A record from its msgpack bytes; raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
+    return _record.decode(raw)
+
+
+def decode_publication(raw: bytes) -> Publication:
+    """A publication from its msgpack bytes; raises as `decode_record` does."""
+    return _publication.decode(raw)

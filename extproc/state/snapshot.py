@@ -1,0 +1,172 @@
+"""What is run: an immutable view of the published records, indexed for the path of a request.
+
+Compiled once per publication and shared by every request that it serves: regexes are compiled, routes are
+in order of precedence, the endpoints of each ModelServer are listed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import re2
+
+from extproc.state import envoy
+from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A pod as one ModelServer reaches it: the pod's key and ``ip:port``."""
+
+    pod: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A `StringMatch` ready to run."""
+
+    exact: str | None
+    prefix: str | None
+    regex: object | None
+
+    @classmethod
+    def of(cls, match: StringMatch) -> "Condition":
+        """Compile; the controller has validated the regex, so an error here is a defect."""
+        return cls(match.exact, match.prefix, None if match.regex is None else re2.compile(match.regex))
+
+    def holds(self, value: str) -> bool:
+        if self.exact is not None:
+            return value == self.exact
+        if self.prefix is not None:
+            return value.startswith(self.prefix)
+        return self.regex is None or self.regex.search(value) is not None  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule whose conditions are compiled and whose targets are resolved."""
+
+    name: str
+    headers: tuple[tuple[str, Condition], ...]
+    uri: Condition | None
+    model: str | None
+    targets: tuple[tuple[ModelServer, int], ...]
+    """Only targets with a weight above 0 whose ModelServer exists."""
+
+    @classmethod
+    def of(cls, rule: Rule, position: int, servers: Mapping[str, ModelServer]) -> "CompiledRule":
+        return cls(
+            name=rule.name or f"#{position}",
+            headers=tuple((name, Condition.of(match)) for name, match in rule.headers.items()),
+            uri=None if rule.uri is None else Condition.of(rule.uri),
+            model=rule.model,
+            targets=tuple(_resolved(rule.targets, servers)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """A ModelRoute ready to run."""
+
+    namespace: str
+    name: str
+    rules: tuple[CompiledRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One generation of the configuration."""
+
+    epoch: str = ""
+    generation: int = 0
+    """0 before the first publication: nothing may be served from it."""
+    by_model: Mapping[str, tuple[CompiledRoute, ...]] = field(default_factory=dict)
+    """Model name to its routes, oldest first."""
+    by_adapter: Mapping[str, tuple[CompiledRoute, ...]] = field(default_factory=dict)
+    """LoRA adapter name to its routes, oldest first."""
+    routes: tuple[CompiledRoute, ...] = ()
+    """All routes, oldest first: for paths whose body is not parsed."""
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    """ModelServer key to its ready endpoints, in order of pod name."""
+    header_names: frozenset[str] = frozenset()
+    """Lower-case names of the headers that some rule looks at."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every name a client may ask for: models first, then adapters, each sorted."""
+        adapters = sorted(self.by_adapter.keys() - self.by_model.keys())
+        return (*sorted(self.by_model), *adapters)
+
+
+EMPTY = Snapshot()
+
+
+def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> Snapshot:
+    """The view of a whole set of records."""
+    routes: list[ModelRoute] = []
+    servers: dict[str, ModelServer] = {}
+    pods: list[Pod] = []
+    for record in records:
+        match record:
+            case ModelRoute():
+                routes.append(record)
+            case ModelServer():
+                servers[record.key] = record
+            case Pod():
+                pods.append(record)
+    routes.sort(key=lambda route: (route.created, route.namespace, route.name))
+    compiled = tuple(_compiled(route, servers) for route in routes)
+    return Snapshot(
+        epoch=epoch,
+        generation=generation,
+        by_model=_by_name((r.model, c) for r, c in zip(routes, compiled, strict=True) if r.model),
+        by_adapter=_by_name((name, c) for r, c in zip(routes, compiled, strict=True) for name in r.adapters),
+        routes=compiled,
+        endpoints=_endpoints(servers, pods),
+        header_names=frozenset(name for route in routes for rule in route.rules for name in rule.headers),
+    )
+
+
+def cluster_of(server: ModelServer) -> str:
+    """Envoy's cluster for a ModelServer."""
+    return envoy.cluster_name(server.namespace, server.name)
+
+
+def _resolved(
+    targets: Iterable[Target], servers: Mapping[str, ModelServer]
+) -> Iterable[tuple[ModelServer, int]]:
+    for target in targets:
+        server = servers.get(target.server)
+        if server is not None and target.weight > 0:
+            yield server, target.weight
+
+
+def _compiled(route: ModelRoute, servers: Mapping[str, ModelServer]) -> CompiledRoute:
+    local = {s.name: s for s in servers.values() if s.namespace == route.namespace}
+    rules = tuple(CompiledRule.of(rule, at, local) for at, rule in enumerate(route.rules))
+    return CompiledRoute(route.namespace, route.name, rules)
+
+
+def _by_name(named: Iterable[tuple[str, CompiledRoute]]) -> Mapping[str, tuple[CompiledRoute, ...]]:
+    grouped: dict[str, tuple[CompiledRoute, ...]] = {}
+    for name, route in named:
+        grouped[name] = (*grouped.get(name, ()), route)
+    return MappingProxyType(grouped)
+
+
+def _endpoints(servers: Mapping[str, ModelServer], pods: list[Pod]) -> Mapping[str, tuple[Endpoint, ...]]:
+    found: dict[str, list[Endpoint]] = {key: [] for key in servers}
+    for pod in sorted(pods, key=lambda pod: pod.name):
+        for name in pod.servers:
+            key = f"server/{pod.namespace}/{name}"
+            if key in servers:
+                address = endpoint_address(pod, servers[key])
+                found[key].append(Endpoint(pod.key, address))
+    return MappingProxyType({key: tuple(endpoints) for key, endpoints in found.items()})
+
+
+def endpoint_address(pod: Pod, server: ModelServer) -> str:
+    """``ip:port`` under which Envoy knows the pod in the server's cluster; IPv6 in brackets."""
+    ip = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return f"{ip}:{pod.port or server.port}"
