@@ -25,7 +25,7 @@ KVOY_NAMESPACE = "kvoy"
 """Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY, ROUTE_KEY, …"""
 
 WORKER_KEY = "worker"
-"""Metadata key: the ext_proc worker's name (``extproc-0``); Envoy sends the access-log entry to this worker."""
+"""Metadata key: the ext_proc worker's name (``extproc-0``), to which Envoy sends the access-log entry."""
 
 INSTANCE_KEY = "instance"
 """Metadata key: one life of a worker; an entry for an earlier life is dropped."""

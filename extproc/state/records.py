@@ -140,7 +140,7 @@ class Publication(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
 
 
-_record = msgspec.msgpack.Decoder(Record)
+_record: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _publication = msgspec.msgpack.Decoder(Publication)
 _encoder = msgspec.msgpack.Encoder()
 

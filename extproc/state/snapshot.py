@@ -72,6 +72,11 @@ class CompiledRoute:
     namespace: str
     name: str
     rules: tuple[CompiledRule, ...]
+    created: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"route/{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +98,15 @@ class Snapshot:
     """Lower-case names of the headers that some rule looks at."""
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """Every name a client may ask for: models first, then adapters, each sorted."""
-        adapters = sorted(self.by_adapter.keys() - self.by_model.keys())
-        return (*sorted(self.by_model), *adapters)
+    def models(self) -> tuple[tuple[str, float], ...]:
+        """Every name a client may ask for, with its oldest route's creation time in seconds.
+
+        Models come first, then adapters, each sorted by name.
+        """
+        adapters = self.by_adapter.keys() - self.by_model.keys()
+        named = [(name, self.by_model[name]) for name in sorted(self.by_model)]
+        named += [(name, self.by_adapter[name]) for name in sorted(adapters)]
+        return tuple((name, routes[0].created) for name, routes in named)
 
 
 EMPTY = Snapshot()
@@ -145,7 +155,7 @@ def _resolved(
 def _compiled(route: ModelRoute, servers: Mapping[str, ModelServer]) -> CompiledRoute:
     local = {s.name: s for s in servers.values() if s.namespace == route.namespace}
     rules = tuple(CompiledRule.of(rule, at, local) for at, rule in enumerate(route.rules))
-    return CompiledRoute(route.namespace, route.name, rules)
+    return CompiledRoute(route.namespace, route.name, rules, route.created)
 
 
 def _by_name(named: Iterable[tuple[str, CompiledRoute]]) -> Mapping[str, tuple[CompiledRoute, ...]]:

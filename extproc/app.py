@@ -1,0 +1,143 @@
+"""The composition root of one worker: everything is built here once and passed by argument."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from random import Random
+
+from aiohttp import web
+
+from extproc.admin import Admin
+from extproc.decide import Decider
+from extproc.explain import Journal
+from extproc.metrics import Gauges, Metrics
+from extproc.reservations import Reservations
+from extproc.server import AccessLogSink, ExtProc, grpc_server
+from extproc.settings import Settings
+from extproc.share import Share
+from extproc.state.replica import Replica
+from extproc.state.store import Store
+from extproc.wire import Encoder
+
+log = logging.getLogger("kvoy.extproc")
+
+_SWEEP_S = 30.0
+"""How often reservations past a request's longest life are looked for."""
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Whether the worker takes requests."""
+
+    draining: bool = False
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then let decisions in progress finish and give up the lease."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    store = Store.connect(settings.redis_url, settings.group)
+    try:
+        await serve(settings, store, stop)
+    finally:
+        await store.close()
+
+
+async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """Run all parts of a worker on an open store until `stop` is set."""
+    lifecycle = Lifecycle()
+    instance = f"{socket.gethostname()}/{settings.name}/{secrets.token_hex(4)}"
+    replica = Replica(store, time.monotonic)
+    reservations = Reservations(time.monotonic)
+    share = Share(store, reservations, instance)
+    metrics = Metrics()
+    metrics.registry.register(Gauges(lambda: _condition(replica), reservations.counts))
+    journal = Journal(settings.name)
+    decider = Decider(lambda: replica.snapshot, reservations, journal, Random())
+    extproc = ExtProc(
+        decider, Encoder(settings.name, instance), metrics, settings.body_limit, time.perf_counter
+    )
+    sink = AccessLogSink(reservations, metrics, instance)
+    admin = Admin(
+        lambda: replica.ready and not lifecycle.draining,
+        lambda: replica.snapshot,
+        reservations,
+        journal,
+        metrics,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        loops = [
+            tasks.create_task(replica.run()),
+            tasks.create_task(share.run()),
+            tasks.create_task(_sweep(reservations, metrics)),
+            tasks.create_task(_admin(admin, settings.admin)),
+        ]
+        await _answer(extproc, sink, settings, replica, lifecycle, stop)
+        for task in loops:
+            task.cancel()
+
+
+async def _answer(
+    extproc: ExtProc,
+    sink: AccessLogSink,
+    settings: Settings,
+    replica: Replica,
+    lifecycle: Lifecycle,
+    stop: asyncio.Event,
+) -> None:
+    """Listen from the first complete configuration on: a worker that knows nothing must not be asked."""
+    while not replica.ready and not stop.is_set():
+        await asyncio.sleep(0.02)
+    if stop.is_set():
+        return
+    server = grpc_server(extproc, sink, settings.socket)
+    await server.start()
+    log.info("serving on %s from generation %d", settings.socket, replica.snapshot.generation)
+    await stop.wait()
+    lifecycle.draining = True
+    await server.stop(settings.drain_s)
+
+
+async def _admin(admin: Admin, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    runner = web.AppRunner(admin.app(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, int(port)).start()
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+async def _sweep(reservations: Reservations, metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        expired = reservations.expire()
+        if expired:
+            metrics.expired(len(expired))
+            log.warning("dropped %d reservations whose access-log entry never came", len(expired))
+
+
+def _condition(replica: Replica) -> dict[str, float]:
+    return {
+        "kvoy_ready": float(replica.ready),
+        "kvoy_state_connected": float(replica.connected),
+        "kvoy_state_age_seconds": replica.stale_s(),
+        "kvoy_config_generation": float(replica.snapshot.generation),
+        "kvoy_state_reloads": float(replica.reloads),
+        "kvoy_state_gaps": float(replica.gaps),
+    }
+
+
+def configure_logging() -> None:
+    """Plain lines on stderr; ``KVOY_LOG`` sets the level (default INFO)."""
+    logging.basicConfig(
+        level=os.environ.get("KVOY_LOG", "INFO").upper(), format="%(levelname)s %(name)s %(message)s"
+    )

@@ -1,0 +1,130 @@
+"""What a worker tells Prometheus.
+
+Counters and histograms are fed as decisions are made and requests end; gauges are read when scraped, so they
+cost nothing in between.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from extproc.accesslog import Outcome
+from extproc.exchange import Decision, LocalAnswer
+
+_DECISION_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
+_REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """The series of one worker, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._decisions = Histogram(
+            "kvoy_decision_seconds",
+            "Time from a whole request to its decision.",
+            registry=self.registry,
+            buckets=_DECISION_BUCKETS,
+        )
+        self._local = Counter(
+            "kvoy_local_answers",
+            "Requests answered without an engine, by status.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "kvoy_requests",
+            "Requests that ended, by ModelServer, status sent and kind of end.",
+            ["server", "status", "end"],
+            registry=self.registry,
+        )
+        self._moved = Counter(
+            "kvoy_requests_moved",
+            "Requests that another endpoint than the chosen one served, after a retry.",
+            ["server"],
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "kvoy_tokens",
+            "Tokens the engines reported: prompt, completion, cached (part of prompt).",
+            ["server", "kind"],
+            registry=self.registry,
+        )
+        self._first_byte = Histogram(
+            "kvoy_time_to_first_byte_seconds",
+            "From the request's arrival in Envoy to the engine's first byte.",
+            ["server"],
+            registry=self.registry,
+            buckets=_REQUEST_BUCKETS,
+        )
+        self._duration = Histogram(
+            "kvoy_request_seconds",
+            "From the request's arrival in Envoy to the last byte to the client.",
+            ["server"],
+            registry=self.registry,
+            buckets=_REQUEST_BUCKETS,
+        )
+        self._expired = Counter(
+            "kvoy_reservations_expired",
+            "Reservations dropped because no access-log entry came within a request's longest life.",
+            registry=self.registry,
+        )
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        self._decisions.observe(seconds)
+        if isinstance(decision, LocalAnswer):
+            self._local.labels(str(decision.status)).inc()
+
+    def ended(self, outcome: Outcome) -> None:
+        entry, server = outcome.entry, outcome.reservation.server.removeprefix("server/")
+        self._requests.labels(server, str(entry.status), outcome.end.value).inc()
+        if outcome.moved:
+            self._moved.labels(server).inc()
+        self._tokens.labels(server, "prompt").inc(entry.prompt_tokens)
+        self._tokens.labels(server, "completion").inc(entry.completion_tokens)
+        self._tokens.labels(server, "cached").inc(entry.cached_tokens)
+        if entry.first_byte_s is not None:
+            self._first_byte.labels(server).observe(entry.first_byte_s)
+        if entry.duration_s is not None:
+            self._duration.labels(server).observe(entry.duration_s)
+
+    def expired(self, count: int) -> None:
+        self._expired.inc(count)
+
+    def exposition(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+GAUGES: Mapping[str, str] = {
+    "kvoy_ready": "1 once a complete configuration has been seen.",
+    "kvoy_state_connected": "1 while the store answers.",
+    "kvoy_state_age_seconds": "Seconds since the store last answered.",
+    "kvoy_config_generation": "Generation of the configuration in force.",
+    "kvoy_state_reloads": "Whole reloads of the state since start.",
+    "kvoy_state_gaps": "Gaps seen in the stream of changes since start.",
+}
+
+
+class Gauges(Collector):
+    """Values read at scrape time: the replica's condition and requests in flight per pod."""
+
+    def __init__(
+        self, state: Callable[[], Mapping[str, float]], in_flight: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._state = state
+        self._in_flight = in_flight
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._state().items():
+            yield GaugeMetricFamily(name, GAUGES[name], value=value)
+        family = GaugeMetricFamily(
+            "kvoy_in_flight",
+            "Requests that this worker placed and that have not ended, by pod.",
+            labels=["pod"],
+        )
+        for pod, count in self._in_flight().items():
+            family.add_metric([pod.removeprefix("pod/")], count)
+        yield family

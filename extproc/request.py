@@ -1,0 +1,144 @@
+"""Path, headers and body bytes -> InferenceRequest.
+
+Only what a decision needs is decoded: the values stay slices of the body (`msgspec.Raw`), so that a 400 KB
+prompt is scanned once and never copied. Nothing here raises on bad input; it answers a `Rejection`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
+
+from extproc.rejection import Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One inference API: the body fields that may carry the prompt, and what a prompt may be."""
+
+    name: str
+    prompt_fields: tuple[str, ...]
+    openings: bytes
+    """First bytes a prompt may have: ``"`` a string, ``[`` a list."""
+    stream_usage: bool = False
+    """Whether `stream_options.include_usage` exists in this API."""
+
+
+APIS: Mapping[str, Api] = MappingProxyType(
+    {
+        "/v1/chat/completions": Api("chat", ("messages",), b"[", stream_usage=True),
+        "/v1/completions": Api("completions", ("prompt", "prompt_embeds"), b'"[', stream_usage=True),
+        "/v1/embeddings": Api("embeddings", ("input", "messages"), b'"['),
+        "/v1/responses": Api("responses", ("input", "prompt"), b'"[{'),
+        "/v1/messages": Api("messages", ("messages",), b"["),
+        "/v1/rerank": Api("rerank", ("query", "documents"), b'"[{'),
+    }
+)
+"""Path to API; a path outside this table is routed by headers and URI only."""
+
+MODELS_PATHS = frozenset({"/v1/models", "/models"})
+"""``GET`` on these is answered from the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a request's headers say."""
+
+    method: str
+    path: str
+    """Without the query."""
+    headers: Mapping[str, str]
+    """Lower-case names; only those that some rule looks at."""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A request whose body was understood."""
+
+    api: Api
+    model: str
+    stream: bool
+    body: bytes
+    model_slice: msgspec.Raw
+    """The JSON text of ``model`` inside `body`."""
+    stream_options_slice: msgspec.Raw
+    """The JSON text of ``stream_options`` inside `body`; empty when absent."""
+    prompt_bytes: int
+    """Length of the prompt's JSON text."""
+
+
+class _Body(msgspec.Struct):
+    """The top-level fields a decision looks at, as slices of the body."""
+
+    model: msgspec.Raw = msgspec.Raw()
+    stream: msgspec.Raw = msgspec.Raw()
+    stream_options: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    prompt_embeds: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    query: msgspec.Raw = msgspec.Raw()
+    documents: msgspec.Raw = msgspec.Raw()
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
+    """Understand a body, or say why not."""
+    try:
+        if not body.isascii():
+            body.decode()
+        fields = _decode_body(body)
+    except UnicodeDecodeError as error:
+        return Rejection("invalid-json", f"The body is not UTF-8: byte {error.start} is invalid.")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Rejection("invalid-json", f"The body is not a JSON object: {_told(error)}.")
+    model = _model(fields.model)
+    if isinstance(model, Rejection):
+        return model
+    prompt = _prompt(api, fields)
+    if isinstance(prompt, Rejection):
+        return prompt
+    return InferenceRequest(
+        api=api,
+        model=model,
+        stream=bytes(fields.stream) == b"true",
+        body=body,
+        model_slice=fields.model,
+        stream_options_slice=fields.stream_options,
+        prompt_bytes=prompt,
+    )
+
+
+def _told(error: Exception) -> str:
+    """The decoder's message; nesting gets our own words, since Python's speak of its stack."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _model(raw: msgspec.Raw) -> str | Rejection:
+    if not bytes(raw):
+        return Rejection("missing-model", "The body has no `model`; name the model to use.", "model")
+    try:
+        model = _decode_string(raw)
+    except msgspec.DecodeError:
+        model = ""
+    return model or Rejection("invalid-model", "`model` must be a non-empty string.", "model")
+
+
+def _prompt(api: Api, fields: _Body) -> int | Rejection:
+    """Length of the prompt's JSON text: the first of the API's prompt fields that is there and not null."""
+    for name in api.prompt_fields:
+        text = memoryview(getattr(fields, name))
+        if not text or text[0] == ord("n"):
+            continue
+        if text[0] not in api.openings:
+            return Rejection("invalid-input", f"`{name}` has the wrong type.", name)
+        return len(text)
+    wanted = api.prompt_fields[0]
+    return Rejection("missing-input", f"The body has no `{wanted}`; it carries the prompt.", wanted)

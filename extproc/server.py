@@ -1,0 +1,121 @@
+"""The gRPC server: the loops that carry messages between Envoy and the pure parts.
+
+Two services share one socket: ext_proc (one stream per HTTP request) and the access-log sink (one stream per
+Envoy worker thread). Both are generic handlers over raw bytes, so that `wire` alone decides what is parsed.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from extproc import wire
+from extproc.accesslog import settle
+from extproc.decide import Decider
+from extproc.exchange import Decide, Decision, Exchange, OutOfOrder, rejected
+from extproc.metrics import Metrics
+from extproc.rejection import Rejection
+from extproc.reservations import Reservations
+from extproc.wire import Encoder, Malformed
+
+log = logging.getLogger("kvoy.extproc")
+
+
+class ExtProc:
+    """Answers ext_proc streams."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        encoder: Encoder,
+        metrics: Metrics,
+        body_limit: int,
+        perf_counter: Callable[[], float],
+    ) -> None:
+        self._decider = decider
+        self._encoder = encoder
+        self._metrics = metrics
+        self._body_limit = body_limit
+        self._perf_counter = perf_counter
+
+    async def process(self, _: object, context: Any) -> None:
+        """One HTTP request.
+
+        Returns right after the last answer: a stream kept open until the response ends would make a restart
+        of this service cut every response in flight, and would hold one of Envoy's circuit-breaker slots.
+        """
+        exchange = Exchange(self._body_limit)
+        try:
+            while not exchange.done:
+                raw = await context.read()
+                if raw is aio.EOF:
+                    return
+                for answer in self._answers(exchange, raw):
+                    await context.write(answer)
+        except (Malformed, OutOfOrder) as error:
+            log.warning("ext_proc stream refused: %s", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    def _answers(self, exchange: Exchange, raw: bytes) -> list[bytes]:
+        step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
+        if step is None:
+            return []
+        encode = self._encoder.encode
+        if isinstance(step, Decide):
+            return [encode(answer) for answer in exchange.decided(self._decide(step))]
+        return [encode(step)]
+
+    def _decide(self, ask: Decide) -> Decision:
+        started = self._perf_counter()
+        try:
+            decision = self._decider.decide(ask)
+        except Exception:
+            # A defect must cost one request, not the worker.
+            log.exception("decision failed for %s %s", ask.head.method, ask.head.path)
+            decision = rejected(Rejection("internal-error", "kvoy could not decide on this request."))
+        self._metrics.decided(decision, self._perf_counter() - started)
+        return decision
+
+
+class AccessLogSink:
+    """Takes Envoy's access-log entries and settles the reservations they name."""
+
+    def __init__(self, reservations: Reservations, metrics: Metrics, instance: str) -> None:
+        self._reservations = reservations
+        self._metrics = metrics
+        self._instance = instance
+
+    async def collect(self, messages: AsyncIterator[bytes], _: object) -> bytes:
+        async for raw in messages:
+            try:
+                for entry in wire.entries(raw):
+                    outcome = settle(entry, self._reservations, self._instance)
+                    if outcome is not None:
+                        self._metrics.ended(outcome)
+            except Malformed as error:
+                log.warning("access-log message dropped: %s", error)
+        return b""
+
+
+def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Server:
+    """Both services on one Unix socket; not started yet."""
+    # Body size is bounded by Envoy (buffered) and by Exchange (full duplex), not by gRPC's 4 MiB default.
+    server = aio.server(
+        options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    )
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "envoy.service.ext_proc.v3.ExternalProcessor",
+                {"Process": grpc.stream_stream_rpc_method_handler(extproc.process)},
+            ),
+            grpc.method_handlers_generic_handler(
+                "envoy.service.accesslog.v3.AccessLogService",
+                {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(sink.collect)},
+            ),
+        )
+    )
+    server.add_insecure_port(f"unix:{socket}")
+    return server

@@ -1,0 +1,87 @@
+"""Builders for tests of kvoy and of its plugins: small worlds in the words of the domain."""
+
+from collections.abc import Iterable, Mapping
+
+from extproc.exchange import (
+    Answer,
+    BodyMode,
+    BodyReceived,
+    Decide,
+    Decision,
+    Event,
+    Exchange,
+    HeadersReceived,
+)
+from extproc.request import Head
+from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
+from extproc.state.snapshot import Snapshot, compile_snapshot
+
+
+def a_server(
+    name: str, *, model: str | None = None, report_usage: bool = True, port: int = 8000
+) -> ModelServer:
+    """A vLLM ModelServer in namespace ``default``."""
+    return ModelServer("default", name, "vLLM", port, model=model, report_usage=report_usage)
+
+
+def a_pod(name: str, *servers: str, ip: str = "10.0.0.1", port: int | None = None) -> Pod:
+    """A ready pod in namespace ``default``, selected by the named ModelServers."""
+    return Pod("default", name, ip, servers, port)
+
+
+def a_rule(
+    *targets: str | tuple[str, int],
+    name: str = "",
+    headers: Mapping[str, StringMatch] | None = None,
+    uri: StringMatch | None = None,
+    model: str | None = None,
+) -> Rule:
+    """A rule to ModelServers, each a name or (name, weight)."""
+    weighed = tuple(Target(t) if isinstance(t, str) else Target(*t) for t in targets)
+    return Rule(weighed, name=name, headers=dict(headers or {}), uri=uri, model=model)
+
+
+def a_route(
+    name: str, *rules: Rule, model: str = "", adapters: Iterable[str] = (), created: float = 0.0
+) -> ModelRoute:
+    """A ModelRoute in namespace ``default``."""
+    return ModelRoute("default", name, rules, model=model, adapters=tuple(adapters), created=created)
+
+
+def a_snapshot(*records: Record) -> Snapshot:
+    """Generation 1 of these records."""
+    return compile_snapshot("epoch", 1, records)
+
+
+def a_head(path: str = "/v1/chat/completions", method: str = "POST", **headers: str) -> Head:
+    """Request headers; ``user_type="premium"`` becomes ``user-type: premium``."""
+    return Head(method, path, {name.replace("_", "-"): value for name, value in headers.items()}, "request-1")
+
+
+def play(
+    decision: Decision,
+    head: Head,
+    *chunks: bytes,
+    mode: BodyMode = BodyMode.BUFFERED,
+    body_limit: int = 2**20,
+    ending: tuple[Event, ...] | None = None,
+) -> tuple[list[Decide], list[Answer]]:
+    """Run a whole exchange: what it asked to decide, and every answer it gave.
+
+    The body arrives as `chunks`, the last one marked last; `ending` replaces that by other events.
+    """
+    events: list[Event] = [HeadersReceived(head, last=not chunks and ending is None, mode=mode)]
+    events += [
+        BodyReceived(chunk, last=at == len(chunks) and ending is None) for at, chunk in enumerate(chunks, 1)
+    ]
+    exchange = Exchange(body_limit)
+    asked: list[Decide] = []
+    answers: list[Answer] = []
+    for event in (*events, *(ending or ())):
+        step = exchange.receive(event)
+        if isinstance(step, Decide):
+            asked.append(step)
+            answers += exchange.decided(decision)
+        elif step is not None:
+            answers.append(step)
+    return asked, answers

@@ -1,0 +1,220 @@
+"""Envoy's protobuf messages <-> our events and answers: the one place that knows protobuf.
+
+Messages are upb (package xds-protos). Header values travel as `raw_value`: Envoy fills it and reads it, and
+bytes that are not UTF-8 must not break a request.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.accesslog.v3 import als_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2
+from google.protobuf.message import DecodeError
+
+from extproc.accesslog import Entry
+from extproc.exchange import (
+    Answer,
+    AskForBody,
+    BodyMode,
+    BodyReceived,
+    Event,
+    HeadersReceived,
+    LocalAnswer,
+    PassTrailers,
+    RouteOnBody,
+    RouteOnHeaders,
+    Routing,
+    SendChunk,
+    TrailersReceived,
+)
+from extproc.request import Head
+from extproc.state import envoy
+
+_Request = external_processor_pb2.ProcessingRequest
+_Response = external_processor_pb2.ProcessingResponse
+_Mode = processing_mode_pb2.ProcessingMode
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+class Malformed(Exception):
+    """Bytes that are not the message they should be, or a message this service does not take."""
+
+
+def decode(raw: bytes, wanted: frozenset[str]) -> Event:
+    """A message of the ext_proc stream; of the headers only `wanted` ones are kept. Raises `Malformed`."""
+    try:
+        message = _Request.FromString(raw)
+    except DecodeError as error:
+        raise Malformed(f"not a ProcessingRequest: {error}") from error
+    match message.WhichOneof("request"):
+        case "request_headers":
+            return _headers(message, wanted)
+        case "request_body":
+            body = message.request_body
+            return BodyReceived(body.body, body.end_of_stream)
+        case "request_trailers":
+            return TrailersReceived()
+        case other:
+            raise Malformed(f"unexpected {other or 'empty message'}: configure ext_proc to skip responses")
+
+
+def _headers(message: Any, wanted: frozenset[str]) -> HeadersReceived:
+    http = message.request_headers
+    method = path = request_id = ""
+    kept: dict[str, str] = {}
+    for header in http.headers.headers:
+        key = header.key
+        if key == ":path":
+            path = _text(header)
+        elif key == ":method":
+            method = _text(header)
+        elif key == "x-request-id":
+            request_id = _text(header)
+        if key in wanted and key not in kept:
+            kept[key] = _text(header)
+    duplex = message.protocol_config.request_body_mode == _Mode.FULL_DUPLEX_STREAMED
+    mode = BodyMode.FULL_DUPLEX if duplex else BodyMode.BUFFERED
+    head = Head(method, path.partition("?")[0], kept, request_id)
+    return HeadersReceived(head, http.end_of_stream, mode)
+
+
+def _text(header: Any) -> str:
+    raw: bytes = header.raw_value
+    return raw.decode("utf-8", "replace") if raw else header.value
+
+
+class Encoder:
+    """Answers -> bytes. `worker` and `instance` are stamped on each routed request for its log entry."""
+
+    def __init__(self, worker: str, instance: str) -> None:
+        self._worker = worker
+        self._instance = instance
+        self._ask_for_body = _bytes(_Response(request_headers={}))
+        self._pass_trailers = _bytes(_Response(request_trailers={}))
+
+    def encode(self, answer: Answer) -> bytes:
+        match answer:
+            case AskForBody():
+                return self._ask_for_body
+            case RouteOnBody(routing):
+                return self._routed_body(routing)
+            case RouteOnHeaders(routing, mode):
+                return self._routed_headers(routing, mode)
+            case LocalAnswer():
+                return _immediate(answer)
+            case SendChunk(chunk, last):
+                return _chunk(chunk, last)
+            case PassTrailers():
+                return self._pass_trailers
+
+    def _routed_body(self, routing: Routing) -> bytes:
+        response = _Response()
+        common = response.request_body.response
+        self._route(response, common, routing)
+        if routing.body is not None:
+            common.body_mutation.body = routing.body
+            # Envoy answers 500 when a mutated body and content-length disagree.
+            _set(common.header_mutation, "content-length", str(len(routing.body)))
+        return _bytes(response)
+
+    def _routed_headers(self, routing: Routing, mode: BodyMode) -> bytes:
+        response = _Response()
+        self._route(response, response.request_headers.response, routing)
+        if mode is BodyMode.BUFFERED:
+            # The body is of no interest: let it stream past instead of filling a buffer.
+            response.mode_override.request_body_mode = _Mode.NONE
+        return _bytes(response)
+
+    def _route(self, response: Any, common: Any, routing: Routing) -> None:
+        destinations = routing.placement.destinations
+        common.clear_route_cache = True
+        _set(common.header_mutation, envoy.CLUSTER_HEADER, routing.cluster)
+        _set(common.header_mutation, envoy.DESTINATION, destinations)
+        fields = response.dynamic_metadata.fields
+        fields[envoy.LB_NAMESPACE].struct_value.fields[envoy.DESTINATION].string_value = destinations
+        own = fields[envoy.KVOY_NAMESPACE].struct_value.fields
+        own[envoy.WORKER_KEY].string_value = self._worker
+        own[envoy.INSTANCE_KEY].string_value = self._instance
+        own[envoy.RESERVATION_KEY].number_value = routing.reservation
+
+
+def _set(mutation: Any, name: str, value: str) -> None:
+    option = mutation.set_headers.add()
+    option.header.key = name
+    option.header.raw_value = value.encode()
+    option.append_action = _OVERWRITE
+
+
+def _immediate(answer: LocalAnswer) -> bytes:
+    response = _Response()
+    immediate = response.immediate_response
+    immediate.status.code = answer.status
+    immediate.body = answer.body
+    for name, value in answer.headers:
+        _set(immediate.headers, name, value)
+    return _bytes(response)
+
+
+def _chunk(chunk: bytes, last: bool) -> bytes:
+    response = _Response()
+    streamed = response.request_body.response.body_mutation.streamed_response
+    streamed.body = chunk
+    streamed.end_of_stream = last
+    return _bytes(response)
+
+
+def _bytes(message: Any) -> bytes:
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def entries(raw: bytes) -> Iterator[Entry]:
+    """The HTTP entries of one access-log message that belong to some reservation. Raises `Malformed`."""
+    try:
+        message = als_pb2.StreamAccessLogsMessage.FromString(raw)
+    except DecodeError as error:
+        raise Malformed(f"not a StreamAccessLogsMessage: {error}") from error
+    for log in message.http_logs.log_entry:
+        common = log.common_properties
+        spaces = common.metadata.filter_metadata
+        if envoy.KVOY_NAMESPACE in spaces:
+            own = spaces[envoy.KVOY_NAMESPACE].fields
+            yield _entry(log, common, own, spaces)
+
+
+def _entry(log: Any, common: Any, own: Any, spaces: Any) -> Entry:
+    usage = spaces[envoy.USAGE_NAMESPACE].fields if envoy.USAGE_NAMESPACE in spaces else {}
+    flags = common.response_flags
+    remote = common.upstream_remote_address.socket_address
+    return Entry(
+        instance=own[envoy.INSTANCE_KEY].string_value,
+        reservation=int(own[envoy.RESERVATION_KEY].number_value),
+        status=log.response.response_code.value,
+        client_gone=flags.downstream_connection_termination,
+        served=_address(remote.address, remote.port_value) if remote.address else "",
+        first_byte_s=_seconds(common, "time_to_first_upstream_rx_byte"),
+        duration_s=_seconds(common, "time_to_last_downstream_tx_byte"),
+        prompt_tokens=_tokens(usage, envoy.PROMPT_TOKENS_KEY),
+        completion_tokens=_tokens(usage, envoy.COMPLETION_TOKENS_KEY),
+        cached_tokens=_tokens(usage, envoy.CACHED_TOKENS_KEY),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _address(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def _seconds(common: Any, name: str) -> float | None:
+    if not common.HasField(name):
+        return None
+    value = getattr(common, name)
+    seconds: float = value.seconds + value.nanos / 1e9
+    return seconds
+
+
+def _tokens(usage: Any, key: str) -> int:
+    return int(usage[key].number_value) if key in usage else 0
