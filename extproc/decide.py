@@ -107,3 +107,7 @@ class Decider:
         )
         self._journal.routed(ask.head, choice.match, choice.server, choice.placement, snapshot.generation)
         return Routing(cluster_of(choice.server), choice.placement, reservation.id, choice.body)
+
+    def forget(self, routing: Routing) -> None:
+        """Take back the reservation of a decision that never reached Envoy."""
+        self._reservations.release(routing.reservation)

@@ -14,7 +14,7 @@ from grpc import aio
 from extproc import wire
 from extproc.accesslog import settle
 from extproc.decide import Decider
-from extproc.exchange import Decide, Decision, Exchange, OutOfOrder, rejected
+from extproc.exchange import Decide, Decision, Exchange, OutOfOrder, Routing, rejected
 from extproc.metrics import Metrics
 from extproc.rejection import Rejection
 from extproc.reservations import Reservations
@@ -52,20 +52,25 @@ class ExtProc:
                 raw = await context.read()
                 if raw is aio.EOF:
                     return
-                for answer in self._answers(exchange, raw):
-                    await context.write(answer)
+                step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
+                if isinstance(step, Decide):
+                    await self._carry_out(exchange, self._decide(step), context)
+                elif step is not None:
+                    await context.write(self._encoder.encode(step))
         except (Malformed, OutOfOrder) as error:
             log.warning("ext_proc stream refused: %s", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    def _answers(self, exchange: Exchange, raw: bytes) -> list[bytes]:
-        step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
-        if step is None:
-            return []
-        encode = self._encoder.encode
-        if isinstance(step, Decide):
-            return [encode(answer) for answer in exchange.decided(self._decide(step))]
-        return [encode(step)]
+    async def _carry_out(self, exchange: Exchange, decision: Decision, context: Any) -> None:
+        try:
+            for answer in exchange.decided(decision):
+                await context.write(self._encoder.encode(answer))
+        except BaseException:
+            # Envoy has given this stream up (client gone, or another worker asked): no log entry will name
+            # the reservation.
+            if isinstance(decision, Routing):
+                self._decider.forget(decision)
+            raise
 
     def _decide(self, ask: Decide) -> Decision:
         started = self._perf_counter()

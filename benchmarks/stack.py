@@ -1,0 +1,92 @@
+"""`kvoy up` as a child process, for benchmarks and end-to-end tests: the real thing, started and stopped."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.overhead.cpu import descendants
+
+START_S = 60.0
+STOP_S = 20.0
+_READY = re.compile(rb"kvoy is ready: (\S+)")
+_URL = re.compile(rb"http://[^\s,;)]+")
+
+
+class NotStarted(Exception):
+    """`kvoy up` ended or did not get ready in time; the message ends with its log."""
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running `kvoy up`."""
+
+    url: str
+    """Where clients send requests."""
+    admins: tuple[str, ...]
+    """Admin endpoint of each worker."""
+    pid: int
+    log: bytearray
+    """What it has printed so far."""
+
+    def processes(self) -> dict[int, str]:
+        """Pid to command line of everything it runs."""
+        return descendants(self.pid)
+
+    def pids(self, part: str) -> list[int]:
+        """Processes whose command line contains `part`, by pid."""
+        return sorted(pid for pid, command in self.processes().items() if part in command)
+
+
+@asynccontextmanager
+async def kvoy_up(folder: Path, *options: str) -> AsyncIterator[Stack]:
+    """Run ``kvoy up -f folder --port 0 …`` until the block ends. Raises `NotStarted`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "extproc.cli", "up", "-f", str(folder), "--port", "0", "--admin-port", "0"),
+        *options,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    log = bytearray()
+    async with asyncio.TaskGroup() as tasks:
+        reader = tasks.create_task(_read(process, log))
+        try:
+            url, *admins = await _ready(process, log)
+            yield Stack(url, tuple(admins), process.pid, log)
+        finally:
+            await _stop(process)
+            await reader
+
+
+async def _read(process: asyncio.subprocess.Process, log: bytearray) -> None:
+    assert process.stdout is not None
+    while chunk := await process.stdout.read(65536):
+        log += chunk
+
+
+async def _ready(process: asyncio.subprocess.Process, log: bytearray) -> list[str]:
+    try:
+        async with asyncio.timeout(START_S):
+            while (line := _READY.search(log)) is None:
+                if process.returncode is not None:
+                    raise NotStarted(f"kvoy up ended with status {process.returncode}:\n{log.decode()}")
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise NotStarted(f"kvoy up was not ready within {START_S:.0f} s:\n{log.decode()}") from None
+    end = log.find(b"\n", line.start())
+    return [url.decode() for url in _URL.findall(log[line.start() : end if end >= 0 else len(log)])]
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+    await process.wait()

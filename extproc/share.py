@@ -1,0 +1,98 @@
+"""States this instance's requests in flight to the store, and brings the other instances' counts.
+
+Counts are stated whole and under a lease: what gets lost is said again, and what a crashed instance had
+stated runs out by itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Never
+
+from extproc.reservations import Reservations
+from extproc.state.store import Store, StoreError, backoff_s
+
+log = logging.getLogger("kvoy.share")
+
+_LEASE_S = 5.0
+"""How long a statement stands without another one."""
+_COALESCE_S = 0.010
+"""How long changes are gathered before they are stated."""
+_BUSY_S = 0.1
+"""How often the totals are asked for while anything is in flight anywhere."""
+_IDLE_S = 1.0
+"""The same while nothing is: the heartbeat of the lease."""
+_FAREWELL_S = 0.5
+"""Longest time spent on giving up the lease."""
+
+
+class Share:
+    """The loop between `Reservations` and the store."""
+
+    def __init__(self, store: Store, reservations: Reservations, instance: str) -> None:
+        """`instance` names one life of one worker, unique in the group."""
+        self._store = store
+        self._reservations = reservations
+        self._instance = instance
+        self._changed = asyncio.Event()
+        self._busy = False
+        self._failures = 0
+        self._answered = 0.0
+        reservations.watch(self._changed.set)
+
+    async def run(self) -> Never:
+        """State the counts until cancelled, then withdraw them."""
+        try:
+            while True:
+                await self._state()
+                await self._pause()
+        finally:
+            await self._leave()
+
+    async def _state(self) -> None:
+        self._changed.clear()
+        stated = self._reservations.counts()
+        try:
+            totals = await self._store.state_inflight(self._instance, int(_LEASE_S * 1000), stated)
+        except StoreError as error:
+            self._failed(error)
+        else:
+            self._succeeded(stated, totals.pods)
+
+    async def _pause(self) -> None:
+        if self._failures:
+            await asyncio.sleep(backoff_s(self._failures))
+            return
+        try:
+            async with asyncio.timeout(_BUSY_S if self._busy else _IDLE_S):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_COALESCE_S)
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._store.drop_instance(self._instance)
+        except (StoreError, TimeoutError) as error:
+            log.warning("left without withdrawing the counts, they run out within %g s: %s", _LEASE_S, error)
+
+    def _succeeded(self, stated: Mapping[str, int], totals: Mapping[str, int]) -> None:
+        if self._failures:
+            log.info("counts of requests in flight are shared again")
+        self._failures = 0
+        self._answered = _now()
+        self._busy = bool(totals)
+        self._reservations.absorb(stated, totals)
+
+    def _failed(self, error: StoreError) -> None:
+        if not self._failures:
+            log.warning("counts of requests in flight are not shared: %s", error)
+        self._failures += 1
+        if _now() - self._answered > _LEASE_S:
+            # Counts this old would keep steering away from pods that have long been idle.
+            self._reservations.absorb({}, {})
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

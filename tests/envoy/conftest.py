@@ -1,0 +1,64 @@
+"""End to end: a client, the real Envoy, real workers, real Valkey, simulated engines."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.envoy.world import (
+    World,
+    a_model_route,
+    a_model_server,
+    a_pod_manifest,
+    a_world,
+    an_engine,
+    to,
+    until,
+)
+
+
+@pytest.fixture(scope="session")
+async def shared_world() -> AsyncIterator[World]:
+    """One stack for all tests that leave it as they found it.
+
+    Engines: ``big`` (ModelServer big), ``small-1`` and ``small-2`` (ModelServer small).
+    """
+    async with (
+        an_engine("big", "--model", "vendor/big", "--inter-token", "0") as big,
+        an_engine(
+            "small-1", "--model", "vendor/small", "--lora", "lora-a", "--inter-token", "0.005"
+        ) as small_1,
+        an_engine(
+            "small-2", "--model", "vendor/small", "--lora", "lora-a", "--inter-token", "0.005"
+        ) as small_2,
+        a_world(
+            servers=[
+                a_model_server("big", model="vendor/big"),
+                a_model_server("small", model="vendor/small"),
+            ],
+            pods=[
+                a_pod_manifest("big", "big", big.port),
+                a_pod_manifest("small-1", "small", small_1.port),
+                a_pod_manifest("small-2", "small", small_2.port),
+            ],
+            routes=[
+                a_model_route(
+                    "deepseek",
+                    "deepseek-r1",
+                    to("big", headers={"user-type": {"exact": "premium"}}),
+                    to("small"),
+                    loras=["lora-a"],
+                )
+            ],
+        ) as world,
+    ):
+        world.engines = {engine.name: engine for engine in (big, small_1, small_2)}
+        yield world
+
+
+@pytest.fixture
+async def world(shared_world: World) -> AsyncIterator[World]:
+    """The shared stack, free of faults, and idle again after the test."""
+    yield shared_world
+    for engine in shared_world.engines.values():
+        await engine.faults()
+    await until(shared_world.idle)

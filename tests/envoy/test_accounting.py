@@ -1,0 +1,130 @@
+"""Requests in flight: counted when chosen, released exactly once whatever the end."""
+
+import asyncio
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from tests.envoy.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHAT = "/v1/chat/completions"
+
+
+def body(tokens: int, *, stream: bool = True, model: str = "deepseek-r1") -> dict[str, object]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": tokens,
+        "stream": stream,
+    }
+
+
+async def test_open_requests_are_counted_on_their_pods_and_seen_by_every_worker(world: World) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(10):
+            tasks.create_task(world.chat("deepseek-r1", stream=True, max_tokens=400))
+
+        async def seen_by_all() -> bool:
+            states = await world.states()
+            return [sum(state["in_flight"]["all"].values()) for state in states] == [10, 10]
+
+        await until(seen_by_all)
+        counts = (await world.states())[0]["in_flight"]["all"]
+        assert sorted(counts.values()) == [0, 5, 5]
+
+    await until(world.idle)
+
+
+async def test_a_client_that_disconnects_frees_its_count_within_a_second(world: World) -> None:
+    async with world.session.post(world.stack.url + CHAT, json=body(100_000)) as response:
+        await response.content.read(100)
+        await until(counted(world, 1))
+        response.close()
+
+    await until(counted(world, 0), within=1.0)
+
+
+async def test_a_client_that_leaves_before_the_answer_is_counted_as_gone(world: World) -> None:
+    before = await world.metric("kvoy_requests_total", end="client-gone")
+    await world.engines["small-1"].faults({"kind": "hang"})
+    await world.engines["small-2"].faults({"kind": "hang"})
+    async with asyncio.TaskGroup() as tasks:
+        request = tasks.create_task(world.chat("deepseek-r1"))
+        await until(counted(world, 1))
+        request.cancel()
+
+    await until(counted(world, 0))
+    await until(lambda: metric_is(world, "kvoy_requests_total", before + 1, end="client-gone"))
+
+
+async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> None:
+    await world.engines["small-1"].faults(
+        {"kind": "status", "status": 503, "times": 15},
+        {"kind": "reset", "times": 15},
+        {"kind": "reset", "after_tokens": 3, "times": 15},
+    )
+    await world.engines["small-2"].faults(
+        {"kind": "reset", "after_tokens": 2, "times": 10}, {"kind": "status", "status": 500, "times": 10}
+    )
+    ends: Counter[str] = Counter()
+
+    async def complete(stream: bool) -> None:
+        try:
+            async with world.session.post(world.stack.url + CHAT, json=body(20, stream=stream)) as response:
+                await response.read()
+                ends[str(response.status)] += 1
+        except aiohttp.ClientError:
+            ends["reset"] += 1
+
+    async def abort() -> None:
+        try:
+            async with world.session.post(world.stack.url + CHAT, json=body(2000)) as response:
+                await response.content.read(50)
+                response.close()
+                ends["aborted"] += 1
+        except aiohttp.ClientError:
+            ends["reset"] += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for turn in range(120):
+            tasks.create_task(abort() if turn % 4 == 0 else complete(turn % 2 == 0))
+
+    assert ends.total() == 120
+    assert ends["200"] > 0
+    assert ends["aborted"] > 0
+    assert ends["reset"] > 0
+    await until(world.idle)
+
+
+async def test_tokens_are_counted_for_plain_and_streamed_answers(world: World) -> None:
+    async def completed() -> float:
+        return await world.metric("kvoy_tokens_total", server="default/small", kind="completion")
+
+    before, prompts = await completed(), await world.metric("kvoy_tokens_total", kind="prompt")
+    plain = await world.chat("deepseek-r1", max_tokens=5)
+    await world.chat("deepseek-r1", max_tokens=6, stream=True)
+
+    assert plain.json["usage"]["completion_tokens"] == 5
+    await until(lambda: equals(completed, before + 11))
+    assert (
+        await world.metric("kvoy_tokens_total", kind="prompt")
+        == prompts + 2 * plain.json["usage"]["prompt_tokens"]
+    )
+
+
+def counted(world: World, count: int):  # type: ignore[no-untyped-def]
+    async def holds() -> bool:
+        return await world.in_flight() == count
+
+    return holds
+
+
+async def equals(read, value: float) -> bool:  # type: ignore[no-untyped-def]
+    return await read() == value
+
+
+async def metric_is(world: World, name: str, value: float, **labels: str) -> bool:
+    return await world.metric(name, **labels) == value

@@ -1,0 +1,167 @@
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from random import Random
+
+import grpc
+import pytest
+from envoy.service.accesslog.v3 import als_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2
+from google.protobuf.json_format import ParseDict
+from grpc import aio
+
+from extproc.decide import Decider
+from extproc.explain import Journal
+from extproc.metrics import Metrics
+from extproc.reservations import Reservations
+from extproc.server import AccessLogSink, ExtProc, grpc_server
+from extproc.state.snapshot import Snapshot
+from extproc.testing import a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.wire import Encoder
+
+Request = external_processor_pb2.ProcessingRequest
+Response = external_processor_pb2.ProcessingResponse
+
+SNAPSHOT = a_snapshot(a_route("r", a_rule("s"), model="m"), a_server("s"), a_pod("a", "s"))
+BODY = Request(
+    request_body={"body": b'{"model":"m","messages":[]}', "end_of_stream": True}
+).SerializeToString()
+
+
+def headers(path: str = "/v1/chat/completions") -> bytes:
+    pairs = {":method": b"POST", ":path": path.encode(), "x-request-id": b"1"}
+    listed = [{"key": key, "raw_value": value} for key, value in pairs.items()]
+    return Request(request_headers={"headers": {"headers": listed}}).SerializeToString()
+
+
+class Worker:
+    """Both services on a socket, over a fixed snapshot."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="kvoy-")
+        self.reservations = Reservations(time.monotonic)
+        metrics = Metrics()
+        decider = Decider(self.snapshot, self.reservations, Journal("extproc-0"), Random(1))
+        self.extproc = ExtProc(decider, Encoder("extproc-0", "me"), metrics, 2**20, time.perf_counter)
+        self.server = grpc_server(
+            self.extproc, AccessLogSink(self.reservations, metrics, "me"), f"{self.folder}/extproc-0.sock"
+        )
+        self.channel = aio.insecure_channel(f"unix:{self.folder}/extproc-0.sock")
+
+    def snapshot(self) -> Snapshot:
+        return SNAPSHOT
+
+    async def ask(self, *messages: bytes) -> list[Response]:
+        """Send messages one by one, each after the answer to the one before; then read to the end."""
+        call = self.channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
+        answers = []
+        for message in messages:
+            await call.write(message)
+            answers.append(await call.read())
+        assert await call.read() is aio.EOF, "the stream ends after the last answer"
+        return [Response.FromString(answer) for answer in answers]
+
+    async def report(self, *messages: bytes) -> None:
+        """One access-log stream with these messages, to its end."""
+        call = self.channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+        await call
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[Worker]:
+    worker = Worker()
+    await worker.server.start()
+    yield worker
+    await worker.channel.close()
+    await worker.server.stop(None)
+    shutil.rmtree(worker.folder)
+
+
+async def test_a_buffered_request_is_routed_and_the_stream_closed(worker: Worker) -> None:
+    first, second = await worker.ask(headers(), BODY)
+
+    assert first.WhichOneof("response") == "request_headers"
+    own = dict(second.dynamic_metadata.fields["kvoy"].struct_value)
+    assert own["instance"] == "me"
+    assert worker.reservations.counts() == {"pod/default/a": 1}
+
+
+async def test_the_access_log_releases_what_was_reserved(worker: Worker) -> None:
+    _, answer = await worker.ask(headers(), BODY)
+    own = dict(answer.dynamic_metadata.fields["kvoy"].struct_value)
+    entry = {"common_properties": {"metadata": {"filter_metadata": {"kvoy": own}}}}
+    logs = {"http_logs": {"log_entry": [entry, entry]}}
+    message = ParseDict(logs, als_pb2.StreamAccessLogsMessage()).SerializeToString()
+
+    await worker.report(b"\xff junk", message, message)
+
+    assert worker.reservations.counts() == {}
+
+
+async def test_an_error_is_an_immediate_answer(worker: Worker) -> None:
+    bad = Request(request_body={"body": b"not json", "end_of_stream": True}).SerializeToString()
+
+    _, answer = await worker.ask(headers(), bad)
+
+    assert answer.immediate_response.status.code == 400
+
+
+async def test_a_path_that_is_not_parsed_is_answered_at_once(worker: Worker) -> None:
+    (answer,) = await worker.ask(headers("/tokenize"))
+
+    assert answer.HasField("mode_override")
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff", b"", BODY], ids=["junk", "empty", "out-of-order"])
+async def test_nonsense_ends_its_own_stream_only(worker: Worker, message: bytes) -> None:
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await worker.ask(message)
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(await worker.ask(headers(), BODY)) == 2
+
+
+async def test_a_defect_costs_one_request(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> float:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.reservations, "reserve", lambda **_: broken())
+        _, answer = await worker.ask(headers(), BODY)
+    _, healthy = await worker.ask(headers(), BODY)
+
+    assert answer.immediate_response.status.code == 500
+    assert b"internal_error" in answer.immediate_response.body
+    assert healthy.WhichOneof("response") == "request_body"
+
+
+async def test_a_large_body_passes_the_receive_limit(worker: Worker) -> None:
+    large = b'{"model":"m","messages":["' + b"x" * 8_000_000 + b'"]}'
+    body = Request(request_body={"body": large, "end_of_stream": True}).SerializeToString()
+
+    assert len(await worker.ask(headers(), body)) == 2
+
+
+async def test_a_stream_that_envoy_gave_up_leaves_no_reservation(worker: Worker) -> None:
+    class GivenUp:
+        """A stream whose answer can no longer be written."""
+
+        def __init__(self) -> None:
+            self.messages = [headers(), BODY]
+
+        async def read(self) -> bytes:
+            return self.messages.pop(0)
+
+        async def write(self, answer: bytes) -> None:
+            if Response.FromString(answer).WhichOneof("response") == "request_body":
+                raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await worker.extproc.process(None, GivenUp())
+
+    assert worker.reservations.counts() == {}
