@@ -1,7 +1,6 @@
 """`kvoy up` as a child process, for benchmarks and end-to-end tests: the real thing, started and stopped."""
 
 import asyncio
-import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.overhead.cpu import descendants
+from controller.up.ready import Ready
 
 START_S = 60.0
 STOP_S = 20.0
-_READY = re.compile(rb"kvoy is ready: (\S+)")
-_URL = re.compile(rb"http://[^\s,;)]+")
+_READY = b"kvoy is ready: "
 
 
 class NotStarted(Exception):
@@ -55,8 +54,8 @@ async def kvoy_up(folder: Path, *options: str) -> AsyncIterator[Stack]:
     async with asyncio.TaskGroup() as tasks:
         reader = tasks.create_task(_read(process, log))
         try:
-            url, *admins = await _ready(process, log)
-            yield Stack(url, tuple(admins), process.pid, log)
+            ready = await _ready(process, log)
+            yield Stack(ready.url, ready.admin, process.pid, log)
         finally:
             await _stop(process)
             await reader
@@ -68,17 +67,22 @@ async def _read(process: asyncio.subprocess.Process, log: bytearray) -> None:
         log += chunk
 
 
-async def _ready(process: asyncio.subprocess.Process, log: bytearray) -> list[str]:
+async def _ready(process: asyncio.subprocess.Process, log: bytearray) -> Ready:
     try:
         async with asyncio.timeout(START_S):
-            while (line := _READY.search(log)) is None:
+            while (line := _ready_line(log)) is None:
                 if process.returncode is not None:
                     raise NotStarted(f"kvoy up ended with status {process.returncode}:\n{log.decode()}")
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NotStarted(f"kvoy up was not ready within {START_S:.0f} s:\n{log.decode()}") from None
-    end = log.find(b"\n", line.start())
-    return [url.decode() for url in _URL.findall(log[line.start() : end if end >= 0 else len(log)])]
+    return Ready.parse(line)
+
+
+def _ready_line(log: bytearray) -> str | None:
+    lines = log.splitlines(keepends=True)
+    found = next((line for line in lines if line.startswith(_READY) and line.endswith(b"\n")), None)
+    return None if found is None else found.decode()
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -102,6 +102,7 @@ async def _answer(
     log.info("serving on %s from generation %d", settings.socket, replica.snapshot.generation)
     await stop.wait()
     lifecycle.draining = True
+    sink.close()
     await server.stop(settings.drain_s)
 
 

@@ -108,7 +108,6 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
     with _blaming("--admin"):
         addresses = supervise.claim_addresses(admin, count)
     with _blaming("--socket-dir"):
-        socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = f"Redis at {supervise.redis_url.shown(redis)}"
         children = supervise.workers(
             socket_dir.resolve(),
@@ -117,6 +116,7 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
             group=group,
             hint=f"it needs {state} and in it a configuration from `kvoy controller`",
         )
+        socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     urls = ", ".join(f"http://{address}" for address in addresses)
     ready = f"kvoy extproc is ready: {count} workers in {socket_dir} (admin {urls}; Ctrl-C stops it)"
     uvloop.run(supervise.keep_running(children, ready, nullcontext()))

@@ -85,9 +85,8 @@ class Reservations:
 
     def absorb(self, stated: Mapping[str, int], totals: Mapping[str, int]) -> None:
         """Learn what the others have in flight: the totals less what of them we `stated` ourselves."""
-        self._others = {
-            pod: total - own for pod, total in totals.items() if total > (own := stated.get(pod, 0))
-        }
+        others = {pod: total - stated.get(pod, 0) for pod, total in totals.items()}
+        self._others = {pod: count for pod, count in others.items() if count > 0}
 
     def _forget(self, pod: str) -> None:
         left = self._own[pod] - 1

@@ -4,8 +4,9 @@ Two services share one socket: ext_proc (one stream per HTTP request) and the ac
 Envoy worker thread). Both are generic handlers over raw bytes, so that `wire` alone decides what is parsed.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -91,9 +92,24 @@ class AccessLogSink:
         self._reservations = reservations
         self._metrics = metrics
         self._instance = instance
+        self._closed = asyncio.Event()
 
-    async def collect(self, messages: AsyncIterator[bytes], _: object) -> bytes:
-        async for raw in messages:
+    def close(self) -> None:
+        """End every stream: Envoy keeps them open for ever, and a stopping server would wait for them."""
+        self._closed.set()
+
+    async def collect(self, _: object, context: Any) -> bytes:
+        """One stream of Envoy's, until it or `close` ends it."""
+        async with asyncio.TaskGroup() as tasks:
+            closing = tasks.create_task(self._closed.wait())
+            reading = tasks.create_task(self._read(context))
+            await asyncio.wait((closing, reading), return_when=asyncio.FIRST_COMPLETED)
+            closing.cancel()
+            reading.cancel()
+        return b""
+
+    async def _read(self, context: Any) -> None:
+        while (raw := await context.read()) is not aio.EOF:
             try:
                 for entry in wire.entries(raw):
                     outcome = settle(entry, self._reservations, self._instance)
@@ -101,7 +117,6 @@ class AccessLogSink:
                         self._metrics.ended(outcome)
             except Malformed as error:
                 log.warning("access-log message dropped: %s", error)
-        return b""
 
 
 def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Server:

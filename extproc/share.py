@@ -6,7 +6,8 @@ stated runs out by itself.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Never
 
 from extproc.reservations import Reservations
@@ -29,15 +30,22 @@ _FAREWELL_S = 0.5
 class Share:
     """The loop between `Reservations` and the store."""
 
-    def __init__(self, store: Store, reservations: Reservations, instance: str) -> None:
-        """`instance` names one life of one worker, unique in the group."""
+    def __init__(
+        self,
+        store: Store,
+        reservations: Reservations,
+        instance: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`instance` names one life of one worker, unique in the group; `clock` gives monotonic seconds."""
         self._store = store
         self._reservations = reservations
         self._instance = instance
+        self._clock = clock
         self._changed = asyncio.Event()
         self._busy = False
         self._failures = 0
-        self._answered = 0.0
+        self._answered = clock()
         reservations.watch(self._changed.set)
 
     async def run(self) -> Never:
@@ -81,7 +89,7 @@ class Share:
         if self._failures:
             log.info("counts of requests in flight are shared again")
         self._failures = 0
-        self._answered = _now()
+        self._answered = self._clock()
         self._busy = bool(totals)
         self._reservations.absorb(stated, totals)
 
@@ -89,10 +97,6 @@ class Share:
         if not self._failures:
             log.warning("counts of requests in flight are not shared: %s", error)
         self._failures += 1
-        if _now() - self._answered > _LEASE_S:
+        if self._clock() - self._answered > _LEASE_S:
             # Counts this old would keep steering away from pods that have long been idle.
             self._reservations.absorb({}, {})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -63,11 +63,10 @@ async def envoy_alone(engine: int) -> AsyncIterator[Target]:
 
 @asynccontextmanager
 async def envoy_with_kvoy(engine: int, workers: int) -> AsyncIterator[Target]:
-    """`kvoy up` with one Envoy worker thread, one ModelServer and the engine as its pod."""
+    """`kvoy up` with one ModelServer and the engine as its pod; it runs one Envoy thread per worker."""
     with tempfile.TemporaryDirectory(prefix="kvoy-bench-") as folder:
         (Path(folder) / "bench.yaml").write_text(yaml.safe_dump_all(_manifests(engine)))
-        options = ("--workers", str(workers), "--envoy-threads", "1")
-        async with kvoy_up(Path(folder), *options) as stack:
+        async with kvoy_up(Path(folder), "--workers", str(workers)) as stack:
             host, _, port = stack.url.removeprefix("http://").rpartition(":")
             envoys, services = stack.pids("--disable-hot-restart"), stack.pids("-m extproc ")
             yield Target("envoy+kvoy", host, int(port), tuple(envoys), tuple(services))

@@ -138,6 +138,8 @@ class Publication(msgspec.Struct, frozen=True):
     epoch: str
     generation: int
     changes: tuple[Change, ...]
+    whole: bool = False
+    """The changes are the entire configuration: it begins `epoch` and replaces whatever is stored."""
 
 
 _record: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)

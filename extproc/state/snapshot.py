@@ -32,8 +32,8 @@ class Condition:
 
     @classmethod
     def of(cls, match: StringMatch) -> "Condition":
-        """Compile; the controller has validated the regex, so an error here is a defect."""
-        return cls(match.exact, match.prefix, None if match.regex is None else re2.compile(match.regex))
+        """Raises ValueError for a regex that is not RE2 syntax; the controller publishes none."""
+        return cls(match.exact, match.prefix, None if match.regex is None else _pattern(match.regex))
 
     def holds(self, value: str) -> bool:
         if self.exact is not None:
@@ -113,7 +113,7 @@ EMPTY = Snapshot()
 
 
 def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> Snapshot:
-    """The view of a whole set of records."""
+    """The view of a whole set of records; raises ValueError as `Condition.of` does."""
     routes: list[ModelRoute] = []
     servers: dict[str, ModelServer] = {}
     pods: list[Pod] = []
@@ -126,7 +126,8 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
             case Pod():
                 pods.append(record)
     routes.sort(key=lambda route: (route.created, route.namespace, route.name))
-    compiled = tuple(_compiled(route, servers) for route in routes)
+    by_namespace = _by_namespace(servers.values())
+    compiled = tuple(_compiled(route, by_namespace) for route in routes)
     return Snapshot(
         epoch=epoch,
         generation=generation,
@@ -143,6 +144,15 @@ def cluster_of(server: ModelServer) -> str:
     return envoy.cluster_name(server.namespace, server.name)
 
 
+def _pattern(regex: str) -> object:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(regex, options)
+    except re2.error as error:
+        raise ValueError(f"regex {regex!r} is not RE2 syntax: {error.args[0].decode()}") from None
+
+
 def _resolved(
     targets: Iterable[Target], servers: Mapping[str, ModelServer]
 ) -> Iterable[tuple[ModelServer, int]]:
@@ -152,10 +162,17 @@ def _resolved(
             yield server, target.weight
 
 
-def _compiled(route: ModelRoute, servers: Mapping[str, ModelServer]) -> CompiledRoute:
-    local = {s.name: s for s in servers.values() if s.namespace == route.namespace}
+def _compiled(route: ModelRoute, servers: Mapping[str, Mapping[str, ModelServer]]) -> CompiledRoute:
+    local = servers.get(route.namespace, {})
     rules = tuple(CompiledRule.of(rule, at, local) for at, rule in enumerate(route.rules))
     return CompiledRoute(route.namespace, route.name, rules, route.created)
+
+
+def _by_namespace(servers: Iterable[ModelServer]) -> Mapping[str, Mapping[str, ModelServer]]:
+    grouped: dict[str, dict[str, ModelServer]] = {}
+    for server in servers:
+        grouped.setdefault(server.namespace, {})[server.name] = server
+    return grouped
 
 
 def _by_name(named: Iterable[tuple[str, CompiledRoute]]) -> Mapping[str, tuple[CompiledRoute, ...]]:

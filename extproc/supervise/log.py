@@ -82,6 +82,8 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if self._dropped:
+                self._queue.put(self._prefixes[OWN_NAME] + _lost(self._dropped), timeout=LAST_WORDS_S)
             self._queue.put(None, timeout=LAST_WORDS_S)
         except Full:
             return  # nobody reads; the thread is a daemon

@@ -18,7 +18,7 @@ FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 8.0
 STEADY_S = 10.0
 """A life this long starts the back-off anew."""
-FIRST_REMINDER_S = 3.0
+FIRST_REMINDER_S = 5.0
 LONGEST_REMINDER_S = 30.0
 
 

@@ -37,7 +37,7 @@ async def _asked(probe: Probe) -> str | None:
     try:
         if probe.path is None:
             return None
-        writer.write(f"GET {probe.path} HTTP/1.0\r\nHost: kvoy\r\n\r\n".encode())
+        writer.write(f"GET {probe.path} HTTP/1.1\r\nHost: kvoy\r\nConnection: close\r\n\r\n".encode())
         return _complaint(probe.path, await _answer(reader))
     finally:
         writer.close()

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from extproc.supervise import plan
 from extproc.supervise.log import Lines, Log
@@ -21,6 +23,27 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
+
+
+async def keep_running(
+    children: Sequence[plan.Child], ready: str, during: AbstractAsyncContextManager[object]
+) -> None:
+    """Run `children` until a signal ends it: the log goes to stderr, the line `ready` to stdout.
+
+    `during` holds what the children live in: it is entered when signals are heeded already, and left when
+    all children are gone, whatever happens.
+    """
+
+    def announce() -> None:
+        with contextlib.suppress(OSError):  # nobody may be reading
+            sys.stdout.write(f"{ready}\n")
+            sys.stdout.flush()
+
+    with Log.to_stderr([child.name for child in children]) as log:
+        supervisor = Supervisor(children, log, announce)
+        stop_on_signals(supervisor.stop)
+        async with during:
+            await supervisor.run()
 
 
 class Supervisor:

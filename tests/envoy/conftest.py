@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
 from tests.envoy.world import (
     World,
@@ -16,20 +16,20 @@ from tests.envoy.world import (
 )
 
 
-@pytest.fixture(scope="session")
+SLOW = ("--inter-token-s", "0.005", "--reply-tokens", "100000")
+"""An engine that streams for as long as it is asked to."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_world() -> AsyncIterator[World]:
     """One stack for all tests that leave it as they found it.
 
     Engines: ``big`` (ModelServer big), ``small-1`` and ``small-2`` (ModelServer small).
     """
     async with (
-        an_engine("big", "--model", "vendor/big", "--inter-token", "0") as big,
-        an_engine(
-            "small-1", "--model", "vendor/small", "--lora", "lora-a", "--inter-token", "0.005"
-        ) as small_1,
-        an_engine(
-            "small-2", "--model", "vendor/small", "--lora", "lora-a", "--inter-token", "0.005"
-        ) as small_2,
+        an_engine("big", "--model", "vendor/big", "--inter-token-s", "0") as big,
+        an_engine("small-1", "--model", "vendor/small", "--lora", "lora-a", *SLOW) as small_1,
+        an_engine("small-2", "--model", "vendor/small", "--lora", "lora-a", *SLOW) as small_2,
         a_world(
             servers=[
                 a_model_server("big", model="vendor/big"),
@@ -55,7 +55,7 @@ async def shared_world() -> AsyncIterator[World]:
         yield world
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def world(shared_world: World) -> AsyncIterator[World]:
     """The shared stack, free of faults, and idle again after the test."""
     yield shared_world

@@ -20,13 +20,13 @@ from tests.envoy.world import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CERTIFICATES = Path(__file__).parent / "certificates"
+CERTIFICATES = Path(__file__).parents[1] / "controller" / "xds" / "tls"
 
 
-def a_pair(name: str, ports: tuple[int, int], **spec: Any) -> list[dict[str, Any]]:
-    """A route and a server of this name over two pods."""
+def a_pool(name: str, *ports: int, model: str = "vendor/big", **spec: Any) -> list[dict[str, Any]]:
+    """A route and a server of this name over pods at these ports."""
     pods = [a_pod_manifest(f"{name}-{at}", name, port) for at, port in enumerate(ports)]
-    return [a_model_route(name, name, to(name)), a_model_server(name, **spec), *pods]
+    return [a_model_route(name, name, to(name)), a_model_server(name, model=model, **spec), *pods]
 
 
 async def outcomes(world: World, times: int, model: str) -> Counter[tuple[int, str | None]]:
@@ -36,7 +36,7 @@ async def outcomes(world: World, times: int, model: str) -> Counter[tuple[int, s
 
 async def test_a_dead_pod_is_passed_over(world: World) -> None:
     big = world.engines["big"]
-    async with world.extra(*a_pair("dead", (free_port(), big.port))):
+    async with world.extra(*a_pool("dead", free_port(), big.port)):
         assert await outcomes(world, 20, "dead") == {(200, "big"): 20}
 
 
@@ -77,7 +77,7 @@ async def test_every_pod_failing_is_the_engines_own_answer(world: World) -> None
 
 
 async def test_every_pod_dead_is_503_in_openai_shape(world: World) -> None:
-    async with world.extra(*a_pair("none-alive", (free_port(), free_port()))):
+    async with world.extra(*a_pool("none-alive", free_port(), free_port())):
         answer = await world.chat("none-alive")
 
     assert (answer.status, answer.reason) == (503, "upstream-unavailable")
@@ -97,10 +97,8 @@ async def test_retry_attempts_are_honoured(world: World) -> None:
     big = world.engines["big"]
     received = len(await big.requests())
     await big.faults({"kind": "status", "status": 503})
-    once = a_pair(
-        "stubborn", (big.port, big.port), trafficPolicy={"retry": {"attempts": 4, "retryInterval": "10ms"}}
-    )
-    async with world.extra(*once):
+    pool = a_pool("stubborn", big.port, trafficPolicy={"retry": {"attempts": 4, "retryInterval": "10ms"}})
+    async with world.extra(*pool):
         assert (await world.chat("stubborn")).status == 503
 
     assert len(await big.requests()) - received == 5
@@ -110,7 +108,7 @@ async def test_the_timeout_bounds_the_wait_for_an_answer(world: World) -> None:
     big = world.engines["big"]
     await big.faults({"kind": "hang"})
     policy = {"timeout": "500ms", "retry": {"attempts": 0}}
-    async with world.extra(*a_pair("patient", (big.port, big.port), trafficPolicy=policy)):
+    async with world.extra(*a_pool("patient", big.port, trafficPolicy=policy)):
         answer = await world.chat("patient")
 
     assert (answer.status, answer.reason) == (504, "upstream-timeout")
@@ -120,7 +118,7 @@ async def test_the_timeout_bounds_the_wait_for_an_answer(world: World) -> None:
 async def test_the_timeout_leaves_a_stream_that_has_begun_alone(world: World) -> None:
     engine = world.engines["small-1"]
     policy = {"timeout": "500ms", "retry": {"attempts": 0}}
-    async with world.extra(*a_pair("slow", (engine.port, engine.port), trafficPolicy=policy)):
+    async with world.extra(*a_pool("slow", engine.port, model="vendor/small", trafficPolicy=policy)):
         answer = await world.chat("slow", stream=True, max_tokens=300)
 
     assert answer.status == 200
@@ -130,12 +128,14 @@ async def test_the_timeout_leaves_a_stream_that_has_begun_alone(world: World) ->
 async def test_a_hanging_pod_is_left_for_another(world: World) -> None:
     await world.engines["small-1"].faults({"kind": "hang"})
     ports = (world.engines["small-1"].port, world.engines["small-2"].port)
-    async with world.extra(*a_pair("hanging", ports, trafficPolicy={"timeout": "300ms"})):
+    async with world.extra(
+        *a_pool("hanging", *ports, model="vendor/small", trafficPolicy={"timeout": "300ms"})
+    ):
         assert await outcomes(world, 4, "hanging") == {(200, "small-2"): 4}
 
 
 async def test_https_pods_are_reached_and_verified(world: World) -> None:
-    tls = ("--tls-cert", str(CERTIFICATES / "server.pem"), "--tls-key", str(CERTIFICATES / "server.key"))
+    tls = ("--tls-cert", str(CERTIFICATES / "engine.pem"), "--tls-key", str(CERTIFICATES / "engine.key"))
     port = free_port()
     async with an_https_engine(port, *tls):
         trusted = {
@@ -143,11 +143,12 @@ async def test_https_pods_are_reached_and_verified(world: World) -> None:
             "kvoy.io/tls-server-name": "engine.test",
         }
         wrong_name = {**trusted, "kvoy.io/tls-server-name": "other.test"}
-        pods = (port, port)
         for annotations, status in ((trusted, 200), (wrong_name, 503), ({}, 503)):
-            async with world.extra(*a_pair("secure", pods, protocol="https", annotations=annotations)):
+            async with world.extra(
+                *a_pool("secure", port, model="sim-model", protocol="https", annotations=annotations)
+            ):
                 assert (await world.chat("secure")).status == status
 
 
 def an_https_engine(port: int, *options: str):  # type: ignore[no-untyped-def]
-    return an_engine("secure", "--inter-token", "0", *options, port=port, scheme="https")
+    return an_engine("secure", "--inter-token-s", "0", *options, port=port, scheme="https")

@@ -23,9 +23,8 @@ async def test_the_body_is_rewritten_for_the_server_and_its_length_is_right(worl
 
     assert answer.json["model"] == "vendor/big"
     received = (await world.engines["big"].requests())[-1]
-    body = received["body"].encode()
-    assert json.loads(body)["model"] == "vendor/big"
-    assert dict(received["headers"])["content-length"] == str(len(body))
+    assert json.loads(received.body)["model"] == "vendor/big"
+    assert received.headers["content-length"] == str(len(received.body))
 
 
 async def test_an_adapter_name_reaches_the_engine_unchanged(world: World) -> None:

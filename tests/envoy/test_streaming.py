@@ -87,7 +87,7 @@ async def test_a_thousand_slow_streams_run_side_by_side(world: World) -> None:
 
 async def test_restarting_every_worker_breaks_no_open_stream(world: World) -> None:
     async def stream() -> bytes:
-        async with world.session.post(world.stack.url + CHAT, json=a_stream(600)) as response:
+        async with world.session.post(world.stack.url + CHAT, json=a_stream(1500)) as response:
             assert response.status == 200
             opened.release()
             return await response.read()

@@ -1,6 +1,9 @@
 """What the end-to-end tests speak: engines, manifests, a running stack and its client."""
 
 import asyncio
+import base64
+import io
+import json
 import os
 import shutil
 import signal
@@ -21,6 +24,7 @@ from benchmarks.stack import Stack, kvoy_up
 
 GROUP = "networking.serving.volcano.sh/v1alpha1"
 WAIT_S = 20.0
+JSON = {"content-type": "application/json"}
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within: float = WAIT_S) -> None:
@@ -45,32 +49,45 @@ class Engine:
     port: int
     process: asyncio.subprocess.Process
     session: aiohttp.ClientSession
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     async def faults(self, *faults: dict[str, Any]) -> None:
         """Put these faults in force instead of those before."""
         async with self.session.post(f"{self.url}/_engine/faults", json=list(faults)) as response:
             assert response.status == 200, await response.text()
 
-    async def requests(self) -> list[dict[str, Any]]:
+    async def requests(self) -> list["Received"]:
         """What it has received."""
         async with self.session.get(f"{self.url}/_engine/requests") as response:
-            received: list[dict[str, Any]] = (await response.json())["requests"]
-            return received
+            return [Received.of(entry) for entry in (await response.json())["requests"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as an engine got it."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Received":
+        headers = {name.lower(): value for name, value in entry["headers"]}
+        return cls(headers, base64.b64decode(entry["body_base64"]))
 
 
 @asynccontextmanager
-async def an_engine(name: str, *options: str, port: int = 0) -> AsyncIterator[Engine]:
+async def an_engine(name: str, *options: str, port: int = 0, scheme: str = "http") -> AsyncIterator[Engine]:
     """Run a simulated engine until the block ends."""
     port = port or free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.engine", "--name", name, "--port", str(port)), *options
     )
-    async with aiohttp.ClientSession() as session:
-        engine = Engine(name, port, process, session)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+        engine = Engine(name, port, process, session, scheme)
 
         async def healthy() -> bool:
             assert process.returncode is None, f"engine {name} ended at once"
@@ -197,10 +214,11 @@ class World:
         self, path: str, body: Any = None, *, method: str = "POST", headers: dict[str, str] | None = None
     ) -> Answer:
         """One request; `body` is JSON unless it is bytes."""
-        content = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
-        async with self.session.request(
-            method, self.stack.url + path, headers=headers, **content
-        ) as response:
+        content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {**JSON, **(headers or {})} if content else headers
+        # aiohttp warns of large bytes, which it would send in one piece.
+        data = io.BytesIO(content) if content else None
+        async with self.session.request(method, self.stack.url + path, headers=sent, data=data) as response:
             raw = await response.read()
             lowered = {name.lower(): value for name, value in response.headers.items()}
             parsed = await response.json() if "json" in lowered.get("content-type", "") else None
@@ -235,14 +253,22 @@ class World:
         return True
 
     async def restart_workers(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop each worker in turn and wait for its successor."""
-        for name in (f"extproc-{at}" for at in range(len(self.stack.admins))):
-            (old,) = self.workers(name)
-            os.kill(old, how)
+        """Stop every worker at once and wait for their successors."""
+        names = [f"extproc-{at}" for at in range(len(self.stack.admins))]
+        for name in names:
+            await self.restart_worker(name, how, wait=name == names[-1])
 
-            async def replaced(name: str = name, old: int = old) -> bool:
-                return self.workers(name) not in ([], [old]) and await self.ready()
+    async def restart_worker(
+        self, name: str, how: signal.Signals = signal.SIGTERM, *, wait: bool = True
+    ) -> None:
+        """Stop a worker and, unless told otherwise, wait until it and all others take requests."""
+        (old,) = self.workers(name)
+        os.kill(old, how)
 
+        async def replaced() -> bool:
+            return self.workers(name) not in ([], [old]) and await self.ready()
+
+        if wait:
             await until(replaced)
 
     async def states(self) -> list[dict[str, Any]]:

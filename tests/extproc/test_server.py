@@ -45,9 +45,8 @@ class Worker:
         metrics = Metrics()
         decider = Decider(self.snapshot, self.reservations, Journal("extproc-0"), Random(1))
         self.extproc = ExtProc(decider, Encoder("extproc-0", "me"), metrics, 2**20, time.perf_counter)
-        self.server = grpc_server(
-            self.extproc, AccessLogSink(self.reservations, metrics, "me"), f"{self.folder}/extproc-0.sock"
-        )
+        self.sink = AccessLogSink(self.reservations, metrics, "me")
+        self.server = grpc_server(self.extproc, self.sink, f"{self.folder}/extproc-0.sock")
         self.channel = aio.insecure_channel(f"unix:{self.folder}/extproc-0.sock")
 
     def snapshot(self) -> Snapshot:
@@ -165,3 +164,13 @@ async def test_a_stream_that_envoy_gave_up_leaves_no_reservation(worker: Worker)
         await worker.extproc.process(None, GivenUp())
 
     assert worker.reservations.counts() == {}
+
+
+async def test_a_stopping_worker_does_not_wait_for_an_open_log(worker: Worker) -> None:
+    call = worker.channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
+    await call.write(b"")
+
+    worker.sink.close()
+
+    await call
+    assert call.done()

@@ -156,7 +156,7 @@ def test_waiting_is_reported_with_its_reason_and_hint_less_and_less_often():
         assert reports(play.see(Tick()))[0].endswith("/readyz says 503; see its log")
         times.append(play.now - 100)
 
-    assert times == [3, 6, 12, 24, 48, 78]
+    assert times == [5, 10, 20, 40, 70, 100]
     play.see(Ready("store", 1))
     assert play.fleet.deadline is None
 

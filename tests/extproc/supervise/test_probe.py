@@ -26,7 +26,7 @@ async def answering(answer):
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
-        yield "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         release.set()
         server.close()

@@ -1,0 +1,84 @@
+import socket
+
+import pytest
+
+from extproc.supervise.ports import PortTaken, claim, claim_addresses
+
+
+@pytest.fixture
+def busy():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_any_free_ports_are_different_and_can_be_used():
+    ports = claim("127.0.0.1", 0, 20)
+
+    assert len(set(ports)) == 20
+    for port in ports:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", port))
+
+
+def test_wished_ports_follow_each_other():
+    first = next(p for p in claim("127.0.0.1", 0, 20) if p + 2 < 65536 and free(p + 1) and free(p + 2))
+
+    assert claim("127.0.0.1", first, 3) == (first, first + 1, first + 2)
+
+
+def free(port):
+    with socket.socket() as listening:
+        return listening.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_busy_port_is_named_with_what_to_do(busy):
+    said = rf"cannot listen on 127.0.0.1:{busy} \(Address already in use\); choose another port, or 0"
+
+    with pytest.raises(PortTaken, match=said):
+        claim("127.0.0.1", busy)
+
+
+def test_a_busy_port_among_several_is_named(busy):
+    with pytest.raises(PortTaken, match=rf"127.0.0.1:{busy} "):
+        claim("127.0.0.1", busy - 1, 2)
+
+
+def test_a_port_that_many_listeners_could_share_is_busy_too():
+    """Envoy listens with SO_REUSEPORT: a second one would silently take half of the first one's requests."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        with pytest.raises(PortTaken):
+            claim("127.0.0.1", listening.getsockname()[1])
+
+
+def test_ports_past_the_last_are_refused():
+    with pytest.raises(PortTaken, match=r"127.0.0.1:65536 \(ports end at 65535\)"):
+        claim("127.0.0.1", 65536)
+
+
+def test_an_address_of_another_host_is_refused():
+    with pytest.raises(PortTaken, match=r"cannot listen on 192.0.2.1:0 \(Cannot assign requested address\)"):
+        claim("192.0.2.1", 0)
+
+
+def test_addresses_keep_their_host():
+    assert [a.rpartition(":")[0] for a in claim_addresses("127.0.0.1:0", 2)] == ["127.0.0.1"] * 2
+
+
+def test_an_ipv6_address_is_written_in_brackets():
+    try:
+        (address,) = claim_addresses("[::1]:0", 1)
+    except PortTaken:
+        pytest.skip("this machine has no IPv6")
+    assert address.startswith("[::1]:")
+
+
+@pytest.mark.parametrize("nonsense", ["", "9190", ":9190", "localhost", "localhost:", "host:http", "a:-1"])
+def test_what_is_no_address_is_refused(nonsense):
+    with pytest.raises(ValueError, match=r"is not HOST:PORT, e.g. 127.0.0.1:9190"):
+        claim_addresses(nonsense, 1)
