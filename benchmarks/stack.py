@@ -1,7 +1,7 @@
 """`kvoy up` as a child process, for benchmarks and end-to-end tests: the real thing, started and stopped."""
 
 import asyncio
-import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from pathlib import Path
 
 from benchmarks.overhead.cpu import descendants
 from controller.up.ready import Ready
+from extproc.supervise import python
 
 START_S = 60.0
 STOP_S = 20.0
-_READY = b"kvoy is ready: "
+_READY = "kvoy is ready: "
 
 
 class NotStarted(Exception):
     """`kvoy up` ended or did not get ready in time; the message ends with its log."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A running `kvoy up`."""
 
@@ -28,8 +29,12 @@ class Stack:
     admins: tuple[str, ...]
     """Admin endpoint of each worker."""
     pid: int
-    log: bytearray
-    """What it has printed so far."""
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self.log_file.read_text()
 
     def processes(self) -> dict[int, str]:
         """Pid to command line of everything it runs."""
@@ -43,46 +48,37 @@ class Stack:
 @asynccontextmanager
 async def kvoy_up(folder: Path, *options: str) -> AsyncIterator[Stack]:
     """Run ``kvoy up -f folder --port 0 …`` until the block ends. Raises `NotStarted`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "extproc.cli", "up", "-f", str(folder), "--port", "0", "--admin-port", "0"),
-        *options,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    log = bytearray()
-    async with asyncio.TaskGroup() as tasks:
-        reader = tasks.create_task(_read(process, log))
+    # A file takes the log, not a pipe: nobody has to read it while the block runs.
+    with tempfile.NamedTemporaryFile(prefix="kvoy-log-") as log:
+        process = await asyncio.create_subprocess_exec(
+            *python("-m", "extproc.cli", "up", "-f", str(folder), "--port", "0", "--admin-port", "0"),
+            *options,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log.fileno(),
+            stderr=log.fileno(),
+        )
         try:
-            ready = await _ready(process, log)
-            yield Stack(ready.url, ready.admin, process.pid, log)
+            ready = await _ready(process, Path(log.name))
+            yield Stack(ready.url, ready.admin, process.pid, Path(log.name))
         finally:
             await _stop(process)
-            await reader
 
 
-async def _read(process: asyncio.subprocess.Process, log: bytearray) -> None:
-    assert process.stdout is not None
-    while chunk := await process.stdout.read(65536):
-        log += chunk
-
-
-async def _ready(process: asyncio.subprocess.Process, log: bytearray) -> Ready:
+async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
     try:
         async with asyncio.timeout(START_S):
             while (line := _ready_line(log)) is None:
                 if process.returncode is not None:
-                    raise NotStarted(f"kvoy up ended with status {process.returncode}:\n{log.decode()}")
+                    raise NotStarted(f"kvoy up ended with status {process.returncode}:\n{log.read_text()}")
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise NotStarted(f"kvoy up was not ready within {START_S:.0f} s:\n{log.decode()}") from None
+        raise NotStarted(f"kvoy up was not ready within {START_S:.0f} s:\n{log.read_text()}") from None
     return Ready.parse(line)
 
 
-def _ready_line(log: bytearray) -> str | None:
-    lines = log.splitlines(keepends=True)
-    found = next((line for line in lines if line.startswith(_READY) and line.endswith(b"\n")), None)
-    return None if found is None else found.decode()
+def _ready_line(log: Path) -> str | None:
+    lines = log.read_text().splitlines(keepends=True)
+    return next((line for line in lines if line.startswith(_READY) and line.endswith("\n")), None)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

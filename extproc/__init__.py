@@ -15,7 +15,9 @@ The files follow a request from top to bottom:
     accesslog.py   how each request ended: releases its reservation, feeds the metrics
     explain.py, metrics.py, admin.py   what happened and why, for people and Prometheus
     state/         the replica of the shared state (shared with the controller)
-    app.py         builds all of it once and runs it; settings.py its knobs; supervise.py keeps workers alive
+    app.py         builds all of it once and runs it; settings.py its knobs
+    supervise/     runs processes and keeps them running; cli.py the command line
+    testing.py     builders for tests of kvoy and of its plugins
 
 I/O lives in server, share, admin, app and state/store; everything a decision passes through is synchronous.
 """

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
 
@@ -93,9 +94,7 @@ async def _answer(
     stop: asyncio.Event,
 ) -> None:
     """Listen from the first complete configuration on: a worker that knows nothing must not be asked."""
-    while not replica.ready and not stop.is_set():
-        await asyncio.sleep(0.02)
-    if stop.is_set():
+    if not await _first(replica.complete(), unless=stop):
         return
     server = grpc_server(extproc, sink, settings.socket)
     await server.start()
@@ -104,6 +103,18 @@ async def _answer(
     lifecycle.draining = True
     sink.close()
     await server.stop(settings.drain_s)
+
+
+async def _first(wanted: Coroutine[None, None, None], *, unless: asyncio.Event) -> bool:
+    """Wait for `wanted`; False when the event comes before it."""
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(wanted)
+        stopping = tasks.create_task(unless.wait())
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        done = waiting.done()
+        waiting.cancel()
+        stopping.cancel()
+    return done
 
 
 async def _admin(admin: Admin, address: str) -> None:

@@ -19,10 +19,8 @@ _LEASE_S = 5.0
 """How long a statement stands without another one."""
 _COALESCE_S = 0.010
 """How long changes are gathered before they are stated."""
-_BUSY_S = 0.1
-"""How often the totals are asked for while anything is in flight anywhere."""
-_IDLE_S = 1.0
-"""The same while nothing is: the heartbeat of the lease."""
+_REFRESH_S = 0.05
+"""How often the totals are asked for, and the lease renewed, while our own counts stand still."""
 _FAREWELL_S = 0.5
 """Longest time spent on giving up the lease."""
 
@@ -43,7 +41,6 @@ class Share:
         self._instance = instance
         self._clock = clock
         self._changed = asyncio.Event()
-        self._busy = False
         self._failures = 0
         self._answered = clock()
         reservations.watch(self._changed.set)
@@ -72,7 +69,7 @@ class Share:
             await asyncio.sleep(backoff_s(self._failures))
             return
         try:
-            async with asyncio.timeout(_BUSY_S if self._busy else _IDLE_S):
+            async with asyncio.timeout(_REFRESH_S):
                 await self._changed.wait()
         except TimeoutError:
             return
@@ -90,7 +87,6 @@ class Share:
             log.info("counts of requests in flight are shared again")
         self._failures = 0
         self._answered = self._clock()
-        self._busy = bool(totals)
         self._reservations.absorb(stated, totals)
 
     def _failed(self, error: StoreError) -> None:

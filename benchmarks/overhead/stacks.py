@@ -11,6 +11,7 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
 from benchmarks.stack import kvoy_up
@@ -79,17 +80,13 @@ def _envoy_binary() -> str:
 
 async def _listener_port(admin_file: Path) -> int:
     """Envoy's listener port, asked from its admin endpoint once it has written where that is."""
-    async with asyncio.timeout(_READY_S):
+    async with asyncio.timeout(_READY_S), aiohttp.ClientSession() as session:
         while True:
             try:
-                host, _, port = admin_file.read_text().rpartition(":")
-                reader, writer = await asyncio.open_connection(host, int(port))
-                writer.write(b"GET /listeners?format=json HTTP/1.0\r\n\r\n")
-                answer = await reader.read()
-                writer.close()
-                listeners = json.loads(answer.partition(b"\r\n\r\n")[2])["listener_statuses"]
-                return int(listeners[0]["local_address"]["socket_address"]["port_value"])
-            except (OSError, ValueError, LookupError):
+                async with session.get(f"http://{admin_file.read_text()}/listeners?format=json") as answer:
+                    listeners = (await answer.json())["listener_statuses"]
+                    return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+            except (OSError, ValueError, LookupError, aiohttp.ClientError):
                 await asyncio.sleep(0.05)
 
 

@@ -35,6 +35,7 @@ class Replica:
         self._snapshot = EMPTY
         self._contacted = clock()
         self._failures = 0
+        self._complete = asyncio.Event()
         self.connected = False
         """The last operation reached the store."""
         self.reloads = 0
@@ -51,6 +52,10 @@ class Replica:
     def ready(self) -> bool:
         """Whether a complete generation has been seen; stays True when the store goes away."""
         return self._snapshot is not EMPTY
+
+    async def complete(self) -> None:
+        """Return once `ready`."""
+        await self._complete.wait()
 
     def stale_s(self) -> float:
         """Seconds since the store last answered, or since the start if it never did."""
@@ -121,6 +126,7 @@ class Replica:
         except ValueError as error:
             raise StoreCorrupt(f"generation {records.generation} can not be used: {error}") from error
         self._records, self._snapshot = records, snapshot
+        self._complete.set()
 
     def _reached(self) -> None:
         if self._failures:

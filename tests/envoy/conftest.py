@@ -15,7 +15,6 @@ from tests.envoy.world import (
     until,
 )
 
-
 SLOW = ("--inter-token-s", "0.005", "--reply-tokens", "100000")
 """An engine that streams for as long as it is asked to."""
 

@@ -121,7 +121,7 @@ async def test_a_bad_edit_keeps_the_last_good_configuration_and_says_why(world: 
     broken = world.folder / "broken.yaml"
     broken.write_text(f"apiVersion: {GROUP}\nkind: ModelRoute\nmetadata: {{name: x}}\nspec: {{}}\n")
     try:
-        await until(lambda: said(world, b"broken.yaml"))
+        await until(lambda: said(world, "broken.yaml"))
         assert await world.generation() == before
         assert (await world.chat("deepseek-r1")).status == 200
     finally:
@@ -132,5 +132,5 @@ async def connected(world: World) -> bool:
     return await world.metric("kvoy_state_connected") == len(world.stack.admins)
 
 
-async def said(world: World, text: bytes) -> bool:
+async def said(world: World, text: str) -> bool:
     return text in world.stack.log

@@ -1,0 +1,109 @@
+"""``python -m benchmarks.engine``: one fake vLLM in the foreground."""
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from benchmarks.engine.faults import Faults
+from benchmarks.engine.server import running
+from benchmarks.engine.settings import EngineSettings
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+log = logging.getLogger("kvoy.engine")
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_DEFAULT: dict[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
+
+
+def _option(name: str, text: str, **more: Any) -> Callable[[Command], Command]:
+    field = name.removeprefix("--").replace("-", "_")
+    return click.option(name, default=_DEFAULT[field], show_default=True, help=text, **more)
+
+
+@click.command(
+    context_settings={"max_content_width": 100},
+    epilog="""\b
+Examples:
+  python -m benchmarks.engine --name pod-a --port 8000 --model deepseek-r1-7b
+  python -m benchmarks.engine --name slow --port 8001 --inter-token-s 0.5 --reply-tokens 60
+  python -m benchmarks.engine --port 8002 --fault '[{"kind":"status","status":503,"times":2}]'
+\b
+At run time:
+  curl http://127.0.0.1:8000/_engine/requests
+  curl http://127.0.0.1:8000/_engine/faults -d '[{"kind":"reset","after_tokens":3}]'
+  curl http://127.0.0.1:8000/_engine/faults -d '[]'
+\b
+Kinds of faults:
+  {"kind":"status","status":503,"times":2}  answer so, the next 2 requests (all without times)
+  {"kind":"hang","after_tokens":3}          stop after 3 tokens, hold the connection (0: before headers)
+  {"kind":"reset","after_tokens":3}         reset the connection after 3 tokens
+  {"kind":"slow_start","seconds":5}         503 on every path, /health included, for 5 s
+  {"kind":"refuse","seconds":5}             reset all connections and refuse new ones for 5 s
+""",
+)
+@_option("--name", "Who answers: first words of every answer and header x-engine-name.")
+@_option("--model", "Served model name.")
+@_option("--host", "Address to listen on.")
+@_option("--port", "Port to listen on; 0 takes a free one and logs it.", type=click.IntRange(0, 65535))
+@click.option("--lora", "loras", multiple=True, help="LoRA adapter loaded at start; may be repeated.")
+@_option("--max-loras", "LoRA adapters that may run at once; 0 switches LoRA off.")
+@_option("--max-model-len", "Tokens of prompt and answer together.")
+@_option("--block-size", "Tokens per KV block.")
+@_option("--num-blocks", "KV blocks.")
+@_option("--max-running", "Requests computed at once.")
+@_option("--max-waiting", "Requests in the queue; more get 503.")
+@_option("--prefill-tokens-per-s", "Prompt tokens per second, shared by all requests; inf for no delay.")
+@_option("--inter-token-s", "Seconds between two tokens of an answer.")
+@_option("--reply-tokens", "Tokens of an answer that the request does not cut.")
+@_option("--keep-requests", "Requests that /_engine/requests shows.")
+@click.option("--fault", "faults", default="[]", help="JSON list of faults in force from the start.")
+@click.option("--tls-cert", type=_PEM, help="PEM certificate chain: speak HTTPS.")
+@click.option("--tls-key", type=_PEM, help="PEM private key.")
+def main(faults: str, **given: Any) -> None:
+    """A fake vLLM: OpenAI-compatible API and vLLM's metrics, without a model.
+
+    Runs until Ctrl-C or SIGTERM.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s engine %(message)s")
+    try:
+        settings = EngineSettings(faults=tuple(Faults.parse(faults)), **given)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    _raise_file_limit()
+    try:
+        uvloop.run(_serve(settings))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        log.error("%s cannot listen on %s: %s", settings.name, where, error.strerror or error)
+        sys.exit(1)
+
+
+async def _serve(settings: EngineSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as engine:
+        log.info("%s serves %s on %s", engine.name, settings.model, engine.url)
+        await stop.wait()
+
+
+def _raise_file_limit() -> None:
+    """One open stream is one file; the usual soft limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.engine")

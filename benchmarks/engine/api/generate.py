@@ -1,0 +1,119 @@
+"""Runs a generation dialect: plain or streamed, with the fault that hits the request."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+import msgspec
+from aiohttp import web
+
+from benchmarks.engine.api import errors
+from benchmarks.engine.api.ask import Choice, Dialect, Envelope, Transcript, plan
+from benchmarks.engine.api.context import Context
+from benchmarks.engine.batch import QueueFullError
+from benchmarks.engine.faults import Hang, RequestFault, Reset, Status
+from benchmarks.engine.runtime import Run, Runtime, Work
+from benchmarks.engine.tokens import piece
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ResetConnectionError(Exception):
+    """A fault asks to reset the connection of this request."""
+
+
+Interruption = Hang | Reset | None
+
+
+async def interruption(fault: RequestFault | None) -> Interruption:
+    """What a fault leaves to do once tokens flow; those that need no token strike here."""
+    if isinstance(fault, Status):
+        raise errors.ApiError(fault.status, "This engine was told to fail.")
+    if fault is not None and fault.after_tokens == 0:
+        await _strike(fault)
+    return fault
+
+
+def json_answer(body: object, status: int = 200) -> web.Response:
+    """A plain JSON answer."""
+    return web.Response(body=_encode(body), status=status, content_type="application/json")
+
+
+@contextmanager
+def admitted(runtime: Runtime, works: Sequence[Work], n: int = 1) -> Iterator[list[Run]]:
+    """`Runtime.enter`, with vLLM's answer for a full queue."""
+    try:
+        with runtime.enter(works, n) as runs:
+            yield runs
+    except QueueFullError:
+        raise errors.queue_full() from None
+
+
+async def generate(
+    request: web.Request, request_id: str, dialect: Dialect, context: Context, fault: Interruption
+) -> web.StreamResponse:
+    """Answer a generation request."""
+    ask = dialect.ask
+    works = plan(ask, context.models, context.settings)
+    envelope = context.envelope(request_id, ask.model)
+    with admitted(context.runtime, works, ask.n) as runs:
+        if not ask.stream:
+            return await _plain(dialect, envelope, runs, context.runtime, fault)
+        writer = _Writer(request, dialect.transcript(envelope, works), fault)
+        return await writer.write(runs, context.runtime)
+
+
+async def _plain(
+    dialect: Dialect, envelope: Envelope, runs: Sequence[Run], runtime: Runtime, fault: Interruption
+) -> web.Response:
+    for run in runs:
+        if fault is not None and fault.after_tokens <= len(run.work.output):
+            await runtime.wait(run, fault.after_tokens)
+            await _strike(fault)
+        await runtime.wait(run)
+    return json_answer(dialect.whole(envelope, _choices(runs)))
+
+
+class _Writer:
+    """Writes one streamed answer, choice after choice."""
+
+    def __init__(self, request: web.Request, transcript: Transcript, fault: Interruption) -> None:
+        self._request = request
+        self._transcript = transcript
+        self._fault = fault
+        self._response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+
+    async def write(self, runs: Sequence[Run], runtime: Runtime) -> web.StreamResponse:
+        await self._response.prepare(self._request)
+        first = await runs[0].prefilled
+        head = self._transcript.opening(first)
+        for index, run in enumerate(runs):
+            async with aclosing(runtime.tokens(run)) as bursts:
+                sent = 0
+                async for burst in bursts:
+                    for text in map(piece, burst):
+                        sent += 1
+                        last = sent == len(run.work.output)
+                        head += self._transcript.token(index, text, last)
+                        if self._fault is not None and sent == self._fault.after_tokens:
+                            await self._interrupt(head, self._fault)
+                    await self._response.write(head)
+                    head = b""
+        await self._response.write_eof(self._transcript.closing(_choices(runs)))
+        return self._response
+
+    async def _interrupt(self, head: bytes, fault: Hang | Reset) -> None:
+        await self._response.write(head)
+        await _strike(fault)
+
+
+async def _strike(fault: Hang | Reset) -> None:
+    if isinstance(fault, Reset):
+        # The loop hands what was written to the kernel at the end of this turn; a reset before that loses it.
+        await asyncio.sleep(0)
+        raise ResetConnectionError
+    await asyncio.Event().wait()
+
+
+def _choices(runs: Sequence[Run]) -> list[Choice]:
+    return [Choice(run.work, run.prefilled.result()) for run in runs]

@@ -1,0 +1,192 @@
+"""Who runs, who waits, and when a prefill is done. Time is an argument, in seconds of any monotonic clock.
+
+Requests start in the order of arrival when a slot and enough blocks are free; one whose adapter finds no
+place among the running ones is passed over. Prefills are computed one after another at a fixed speed;
+decoding takes a fixed time per token, whatever else runs.
+"""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+from benchmarks.engine import cache
+from benchmarks.engine.cache import BlockCache, Lease
+from benchmarks.engine.tokens import Tokens
+
+
+class QueueFullError(Exception):
+    """As many requests wait as may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a batch can do at once and how fast."""
+
+    max_running: int
+    max_waiting: int
+    max_adapters: int
+    """Different LoRA adapters that may run at the same time."""
+    prefill_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One prompt and the answer it will get."""
+
+    id: int
+    prompt: Tokens
+    output: Tokens
+    adapter: str | None = None
+    salt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt of a job is computed: its first token exists."""
+
+    job: Job
+    arrived: float
+    started: float
+    at: float
+    cached: int
+    """Prompt tokens that came from the prefix cache."""
+    created: int
+    """Prompt tokens in full blocks that this job added to the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    job: Job
+    arrived: float
+    hashes: list[cache.BlockHash]
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    job: Job
+    arrived: float
+    started: float
+    hashes: list[cache.BlockHash]
+    lease: Lease
+
+
+@dataclass(slots=True)
+class Batch:
+    """The requests inside the engine."""
+
+    limits: Limits
+    blocks: BlockCache
+    _waiting: OrderedDict[int, _Waiting] = field(default_factory=OrderedDict)
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _line: OrderedDict[int, _Running] = field(default_factory=OrderedDict)
+    """Running jobs whose prompt is not computed; the first one is being computed until `next_at`."""
+    _adapters: Counter[str] = field(default_factory=Counter)
+    """Running jobs per adapter; no zeros."""
+    next_at: float | None = None
+    """When `advance` has something to do; None while no prefill runs."""
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def deferred(self) -> int:
+        """Waiting jobs whose adapter finds no place among the running ones."""
+        return sum(self._adapter_is_blocked(entry.job) for entry in self._waiting.values())
+
+    @property
+    def running_adapters(self) -> frozenset[str]:
+        return frozenset(self._adapters)
+
+    @property
+    def waiting_adapters(self) -> frozenset[str]:
+        return frozenset(entry.job.adapter for entry in self._waiting.values() if entry.job.adapter)
+
+    def submit(self, job: Job, now: float) -> None:
+        """Start the job or let it wait; QueueFullError leaves everything as it was."""
+        hashes = cache.chain(cache.root(job.adapter, job.salt), job.prompt, self.blocks.block_size)
+        self._waiting[job.id] = _Waiting(job, now, hashes)
+        self._start_what_fits(now)
+        if len(self._waiting) > self.limits.max_waiting:
+            del self._waiting[job.id]
+            raise QueueFullError
+
+    def advance(self, now: float) -> list[Prefilled]:
+        """The jobs whose prefill ended up to ``now``, in order."""
+        done = []
+        while self.next_at is not None and self.next_at <= now:
+            _, entry = self._line.popitem(last=False)
+            done.append(self._prefilled(entry, self.next_at))
+            self._begin_prefill(self.next_at)
+        return done
+
+    def leave(self, job_id: int, now: float, answered: int) -> None:
+        """A job ends, complete or not, after ``answered`` tokens of its output; unknown ids are ignored."""
+        self._waiting.pop(job_id, None)
+        entry = self._running.pop(job_id, None)
+        if entry is not None:
+            self._free(entry, now, answered)
+        self._start_what_fits(now)
+
+    def _free(self, entry: _Running, now: float, answered: int) -> None:
+        computed = entry.job.id not in self._line
+        if not computed:
+            was_first = next(iter(self._line)) == entry.job.id
+            del self._line[entry.job.id]
+            if was_first:
+                self._begin_prefill(now)
+        if entry.job.adapter is not None:
+            self._adapters[entry.job.adapter] -= 1
+            self._adapters += Counter()  # drops the zeros
+        self.blocks.release(entry.lease, computed, self._answer_hashes(entry, answered))
+
+    def _answer_hashes(self, entry: _Running, answered: int) -> list[cache.BlockHash]:
+        # The last token of an answer has no KV: nothing came after it.
+        if answered < 2:
+            return []
+        tokens = entry.job.prompt + entry.job.output[: answered - 1]
+        parent = entry.hashes[-1] if entry.hashes else cache.root(entry.job.adapter, entry.job.salt)
+        return cache.chain(parent, tokens, self.blocks.block_size, skip=len(entry.hashes))
+
+    def _start_what_fits(self, now: float) -> None:
+        for entry in tuple(self._waiting.values()):
+            if len(self._running) >= self.limits.max_running:
+                return
+            if self._adapter_is_blocked(entry.job):
+                continue
+            prompt = len(entry.job.prompt)
+            lease = self.blocks.take(entry.hashes, prompt, prompt + len(entry.job.output))
+            if lease is None:
+                return
+            del self._waiting[entry.job.id]
+            self._start(_Running(entry.job, entry.arrived, now, entry.hashes, lease), now)
+
+    def _start(self, entry: _Running, now: float) -> None:
+        self._running[entry.job.id] = entry
+        if entry.job.adapter is not None:
+            self._adapters[entry.job.adapter] += 1
+        self._line[entry.job.id] = entry
+        if self.next_at is None:
+            self._begin_prefill(now)
+
+    def _begin_prefill(self, now: float) -> None:
+        if not self._line:
+            self.next_at = None
+            return
+        entry = next(iter(self._line.values()))
+        todo = len(entry.job.prompt) - entry.lease.hits * self.blocks.block_size
+        self.next_at = max(now, entry.started) + todo / self.limits.prefill_tokens_per_s
+
+    def _prefilled(self, entry: _Running, at: float) -> Prefilled:
+        size = self.blocks.block_size
+        hits = entry.lease.hits
+        created = (len(entry.lease.shared) - hits) * size
+        return Prefilled(entry.job, entry.arrived, entry.started, at, hits * size, created)
+
+    def _adapter_is_blocked(self, job: Job) -> bool:
+        if job.adapter is None:
+            return False
+        return job.adapter not in self._adapters and len(self._adapters) >= self.limits.max_adapters

@@ -1,0 +1,174 @@
+"""Listens; `running` is the library entry."""
+
+import asyncio
+import hashlib
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from benchmarks.engine.api import app
+from benchmarks.engine.api.catalogue import VERSION
+from benchmarks.engine.api.context import Context
+from benchmarks.engine.faults import Fault, Faults
+from benchmarks.engine.journal import Journal
+from benchmarks.engine.models import Models
+from benchmarks.engine.runtime import Clock, Runtime
+from benchmarks.engine.settings import EngineSettings
+
+_GRACE_S = 0.1
+"""How long open requests may take to end when the engine stops; after that they are cut."""
+
+_BACKLOG = 4096
+
+
+class RunningEngine:
+    """An engine that listens."""
+
+    def __init__(self, context: Context, listener: "_Listener") -> None:
+        self._context = context
+        self._listener = listener
+
+    @property
+    def name(self) -> str:
+        return self._context.settings.name
+
+    @property
+    def host(self) -> str:
+        return self._context.settings.host
+
+    @property
+    def port(self) -> int:
+        """The port in use, also if the settings asked for any."""
+        return self._listener.port
+
+    @property
+    def url(self) -> str:
+        """``http://host:port``, or https with a certificate."""
+        scheme = "http" if self._context.settings.tls_cert is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def requests(self) -> Journal:
+        """What was received; iterating gives the kept requests, oldest first."""
+        return self._context.journal
+
+    @property
+    def running(self) -> int:
+        """Requests being computed."""
+        return self._context.runtime.batch.running
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._context.runtime.batch.waiting
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV blocks in use, 0 to 1."""
+        return self._context.runtime.batch.blocks.usage
+
+    def set_faults(self, faults: Sequence[Fault]) -> None:
+        """Put these faults in force instead of those before; an empty list ends all but a refusal."""
+        refuse_for = self._context.faults.replace(faults, self._context.clock())
+        if refuse_for is not None:
+            self._listener.refuse(refuse_for)
+
+
+class _Listener:
+    """The listening socket, which a fault can take away for a while."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._tls = _tls_context(settings)
+        self._refusals: asyncio.Queue[float] = asyncio.Queue()
+        self.port = settings.port
+
+    def refuse(self, seconds: float) -> None:
+        """Soon reset every connection and refuse new ones for so long."""
+        self._refusals.put_nowait(seconds)
+
+    async def open(self, runner: web.AppRunner) -> web.TCPSite:
+        """Listen; OSError if the address is taken."""
+        site = web.TCPSite(
+            runner,
+            self._settings.host,
+            self.port,
+            ssl_context=self._tls,
+            backlog=_BACKLOG,
+            reuse_address=True,
+        )
+        await site.start()
+        self.port = site.port
+        return site
+
+    async def keep(self, runner: web.AppRunner, site: web.TCPSite) -> None:
+        """Carry out refusals, for ever."""
+        while True:
+            seconds = await self._refusals.get()
+            await site.stop()
+            for connection in tuple(runner.server.connections if runner.server is not None else ()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(seconds)
+            site = await self.open(runner)
+
+
+@asynccontextmanager
+async def running(
+    settings: EngineSettings, clock: Clock = time.monotonic, wall: Clock = time.time
+) -> AsyncIterator[RunningEngine]:
+    """An engine that listens until the block ends.
+
+    OSError if the address is taken or a TLS file cannot be read (`ssl.SSLError` if it is no PEM).
+    """
+    listener = _Listener(settings)
+    context = _context(settings, listener, clock, wall)
+    runner = web.AppRunner(
+        app.build(context), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S
+    )
+    await runner.setup()
+    try:
+        site = await listener.open(runner)
+        engine = RunningEngine(context, listener)
+        engine.set_faults(settings.faults)
+        tasks = await asyncio.TaskGroup().__aenter__()
+        keeper = tasks.create_task(listener.keep(runner, site))
+        try:
+            yield engine
+        finally:
+            # Left by hand: as a block around the `yield` it would wrap the caller's errors in groups.
+            keeper.cancel()
+            await tasks.__aexit__(None, None, None)
+    finally:
+        await runner.cleanup()
+        context.runtime.close()
+
+
+def _context(settings: EngineSettings, listener: _Listener, clock: Clock, wall: Clock) -> Context:
+    identity = f"{settings.name}/{settings.model}".encode()
+    return Context(
+        settings=settings,
+        runtime=Runtime(settings, clock, wall),
+        models=Models(settings.model, settings.loras),
+        faults=Faults(),
+        journal=Journal(settings.keep_requests),
+        clock=clock,
+        wall=wall,
+        new_id=lambda: secrets.token_hex(8),
+        refuse=listener.refuse,
+        fingerprint=f"vllm-{VERSION}-{hashlib.sha256(identity).hexdigest()[:8]}",
+        started=int(wall()),
+    )
+
+
+def _tls_context(settings: EngineSettings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context

@@ -1,0 +1,79 @@
+"""Every knob of an engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.engine.faults import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """One engine. ValueError names the field that is out of range."""
+
+    name: str = "engine"
+    """Printable ASCII; the first words of every answer and the ``x-engine-name`` header."""
+    model: str = "sim-model"
+    """The served model name."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    loras: tuple[str, ...] = ()
+    """Adapters loaded at start."""
+    max_loras: int = 4
+    """Adapters that may run at once; 0 switches LoRA off, with its endpoints and its metric."""
+    max_model_len: int = 131_072
+    """Tokens of prompt and answer together."""
+    block_size: int = 16
+    """Tokens per KV block."""
+    num_blocks: int = 16_384
+    """KV blocks; all of them must hold ``max_model_len`` tokens."""
+    max_running: int = 256
+    max_waiting: int = 1024
+    """Requests beyond that get 503."""
+    prefill_tokens_per_s: float = 20_000.0
+    """Shared by all requests; ``inf`` makes prefill free."""
+    inter_token_s: float = 0.01
+    """Seconds between two tokens of one answer; 0 sends an answer at once."""
+    reply_tokens: int = 32
+    """Length of an answer whose request does not cut it."""
+    keep_requests: int = 1000
+    """How many requests the journal keeps; 0 keeps none."""
+    faults: tuple[Fault, ...] = ()
+    """In force from the start."""
+    tls_cert: Path | None = None
+    """PEM files; both or neither. With them the engine speaks HTTPS only."""
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not (self.name and self.name.isascii() and self.name.isprintable()):
+            raise ValueError(f"name: {self.name!r} must be printable ASCII, not empty")
+        if not self.model:
+            raise ValueError("model: must not be empty")
+        for field, low in _LEAST.items():
+            if not getattr(self, field) >= low:
+                raise ValueError(f"{field}: {getattr(self, field)} must be {low} or more")
+        if not self.prefill_tokens_per_s > 0:
+            raise ValueError(f"prefill_tokens_per_s: {self.prefill_tokens_per_s} must be above 0")
+        if self.num_blocks * self.block_size < self.max_model_len:
+            raise ValueError(
+                f"num_blocks: {self.num_blocks} blocks of {self.block_size} tokens do not hold "
+                f"max_model_len ({self.max_model_len}) tokens; raise one or lower the other"
+            )
+        if self.loras and not self.max_loras:
+            raise ValueError("max_loras: 0 switches LoRA off, but loras names adapters")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: give both or neither")
+
+
+_LEAST = {
+    "port": 0,
+    "max_loras": 0,
+    "max_model_len": 2,
+    "block_size": 1,
+    "max_running": 1,
+    "max_waiting": 0,
+    "inter_token_s": 0,
+    "reply_tokens": 1,
+    "keep_requests": 0,
+}

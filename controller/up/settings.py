@@ -1,0 +1,20 @@
+"""What the user asked `kvoy up` for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked options; ports are chosen."""
+
+    manifests: Path
+    """The directory of YAML that the controller follows."""
+    listen: str
+    """``host:port`` on which Envoy takes requests."""
+    admin: tuple[str, ...]
+    """``host:port`` of each worker's admin endpoint: as many as there are workers."""
+    group: str = "default"
+    """Deployment group: which keys in Redis are ours."""
+    redis_url: str | None = None
+    """None: a Valkey of our own."""

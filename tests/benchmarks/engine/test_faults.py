@@ -1,0 +1,64 @@
+import msgspec
+import pytest
+
+from benchmarks.engine.faults import Faults, Hang, Refuse, Reset, SlowStart, Status
+
+
+def test_a_fault_hits_as_often_as_it_says_then_the_next_one() -> None:
+    faults = Faults()
+    faults.replace([Status(503, times=2), Reset(3, times=1)], now=0.0)
+    assert [faults.take() for _ in range(5)] == [*[Status(503, times=2)] * 2, Reset(3, times=1), None, None]
+
+
+def test_a_fault_without_times_hits_until_it_is_replaced() -> None:
+    faults = Faults()
+    faults.replace([Hang()], now=0.0)
+    assert [faults.take() for _ in range(3)] == [Hang()] * 3
+    faults.replace([], now=0.0)
+    assert faults.take() is None
+
+
+def test_a_slow_start_ends_by_itself() -> None:
+    faults = Faults()
+    assert faults.is_ready(0.0)
+    assert faults.replace([SlowStart(5)], now=10.0) is None
+    assert not faults.is_ready(14.9)
+    assert faults.is_ready(15.0)
+
+
+def test_replacing_ends_a_slow_start() -> None:
+    faults = Faults()
+    faults.replace([SlowStart(5)], now=10.0)
+    faults.replace([], now=11.0)
+    assert faults.is_ready(11.0)
+
+
+def test_the_time_to_refuse_is_told() -> None:
+    assert Faults().replace([Refuse(2), Refuse(3), Status(500)], now=0.0) == 3
+
+
+def test_every_kind_can_be_written_and_read() -> None:
+    given = [Status(429, times=1), Hang(2), Reset(), SlowStart(1.5), Refuse(2)]
+    assert Faults.parse(msgspec.json.encode(given)) == given
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"kind":"status","status":503}',
+        '[{"kind":"status"}]',
+        '[{"kind":"status","status":200}]',
+        '[{"kind":"status","status":503,"times":0}]',
+        '[{"kind":"status","status":503,"after":1}]',
+        '[{"kind":"explode"}]',
+        '[{"kind":"hang","after_tokens":-1}]',
+        '[{"kind":"refuse","seconds":0}]',
+        '[{"kind":"slow_start"}]',
+        "[" * 20_000,
+    ],
+)
+def test_a_wrong_fault_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"faults: .*expected a list such as"):
+        Faults.parse(text)

@@ -1,0 +1,133 @@
+import asyncio
+import time
+from array import array
+
+import pytest
+
+from benchmarks.engine.batch import QueueFullError
+from benchmarks.engine.runtime import Clock, Run, Runtime, Work
+from benchmarks.engine.settings import EngineSettings
+
+
+def a_runtime(clock: Clock = time.monotonic, **knobs: object) -> Runtime:
+    fast = {"inter_token_s": 0.0, "prefill_tokens_per_s": float("inf"), "max_running": 2, "max_waiting": 1}
+    return Runtime(EngineSettings(**{**fast, **knobs}), clock, time.time)
+
+
+def some_work(output: int = 5, prompt: int = 8, adapter: str | None = None) -> Work:
+    return Work(array("I", [1] * prompt), array("I", range(output)), "length", output, adapter)
+
+
+async def collected(runtime: Runtime, run: Run) -> list[int]:
+    return [token async for burst in runtime.tokens(run) for token in burst]
+
+
+def counted(runtime: Runtime, series: str) -> float:
+    lines = runtime.metrics.render().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.002])
+async def test_every_token_comes_once_and_in_order(pace: float) -> None:
+    runtime = a_runtime(inter_token_s=pace)
+    with runtime.enter([some_work(7)]) as (run,):
+        assert await collected(runtime, run) == [0, 1, 2, 3, 4, 5, 6]
+    assert (runtime.batch.running, runtime.batch.blocks.used) == (0, 0)
+    assert counted(runtime, "vllm:generation_tokens_total") == 7
+    assert counted(runtime, "vllm:inter_token_latency_seconds_count") == 6
+    assert counted(runtime, "vllm:time_to_first_token_seconds_count") == 1
+
+
+async def test_a_paced_answer_comes_token_by_token() -> None:
+    runtime = a_runtime(clock=lambda: 5.0, inter_token_s=0.001)
+    with runtime.enter([some_work(5)]) as (run,):
+        assert [len(burst) async for burst in runtime.tokens(run)] == [1, 1, 1, 1, 1]
+
+
+async def test_a_slow_reader_gets_what_is_due_at_once() -> None:
+    now = 0.0
+    runtime = a_runtime(clock=lambda: now, inter_token_s=0.25)
+    with runtime.enter([some_work(12)]) as (run,):
+        sizes = []
+        async for burst in runtime.tokens(run):
+            sizes.append(len(burst))
+            now += 1.0
+    assert sizes == [1, 4, 4, 3]
+    assert counted(runtime, "vllm:inter_token_latency_seconds_sum") == pytest.approx(3.0)
+
+
+async def test_waiting_counts_the_same_as_streaming() -> None:
+    runtime = a_runtime(inter_token_s=0.001)
+    with runtime.enter([some_work(4)]) as (run,):
+        await runtime.wait(run)
+    assert counted(runtime, "vllm:generation_tokens_total") == 4
+    assert counted(runtime, "vllm:inter_token_latency_seconds_count") == 3
+    assert counted(runtime, 'vllm:request_success_total{engine="0",finished_reason="length"') == 1
+
+
+async def test_waiting_for_some_tokens_leaves_the_request_running() -> None:
+    runtime = a_runtime()
+    with runtime.enter([some_work(4)]) as (run,):
+        await runtime.wait(run, stop_after=2)
+        assert (run.sent, run.ended, runtime.batch.running) == (2, False, 1)
+        await runtime.wait(run)
+    assert counted(runtime, "vllm:generation_tokens_total") == 4
+
+
+async def test_work_without_an_answer_ends_with_its_prefill() -> None:
+    runtime = a_runtime()
+    with runtime.enter([some_work(0)]) as (run,):
+        await runtime.wait(run)
+    assert run.ended
+    assert counted(runtime, "vllm:generation_tokens_total") == 0
+    assert counted(runtime, "vllm:prompt_tokens_total") == 8
+
+
+async def test_leaving_early_aborts_and_frees_everything() -> None:
+    runtime = a_runtime(prefill_tokens_per_s=0.001)
+    with runtime.enter([some_work(), some_work(), some_work()]) as runs:
+        assert (runtime.batch.running, runtime.batch.waiting) == (2, 1)
+    assert all(run.prefilled.cancelled() for run in runs)
+    assert (runtime.batch.running, runtime.batch.waiting, runtime.batch.blocks.used) == (0, 0, 0)
+    assert counted(runtime, "vllm:request_success_total{") == 0
+    runtime.close()
+
+
+async def test_a_full_queue_takes_none_of_a_request() -> None:
+    runtime = a_runtime(prefill_tokens_per_s=0.001)
+    with pytest.raises(QueueFullError), runtime.enter([some_work()] * 4):
+        pytest.fail("there is no room for four")
+    assert (runtime.batch.running, runtime.batch.waiting) == (0, 0)
+    assert counted(runtime, "vllm:admission_rejections_total{") == 1
+
+
+async def test_a_request_larger_than_the_batch_runs_in_turns() -> None:
+    runtime = a_runtime(max_running=1, max_waiting=9)
+    with runtime.enter([some_work()] * 6) as runs:
+        for run in runs:
+            await runtime.wait(run)
+    assert counted(runtime, 'vllm:request_success_total{engine="0",finished_reason="length"') == 6
+
+
+async def test_cancelling_the_reader_frees_the_request() -> None:
+    runtime = a_runtime(inter_token_s=100.0)
+    entered = asyncio.Event()
+
+    async def read() -> None:
+        with runtime.enter([some_work()]) as (run,):
+            async for _ in runtime.tokens(run):
+                entered.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        reader = tasks.create_task(read())
+        await entered.wait()
+        reader.cancel()
+    assert (runtime.batch.running, runtime.batch.blocks.used) == (0, 0)
+
+
+async def test_adapters_in_use_are_told_to_the_metrics() -> None:
+    runtime = a_runtime(loras=("sql",))
+    with runtime.enter([some_work(adapter="sql")]) as (run,):
+        await runtime.wait(run)
+    text = runtime.metrics.render().decode()
+    assert 'running_lora_adapters="sql",waiting_lora_adapters="sql"' in text

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engine.settings import EngineSettings
+
+
+def test_the_defaults_are_in_range() -> None:
+    settings = EngineSettings()
+    assert settings.num_blocks * settings.block_size >= settings.max_model_len
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "pod\r\nx: y"),
+        ("name", "poð"),
+        ("model", ""),
+        ("port", -1),
+        ("max_loras", -1),
+        ("max_model_len", 1),
+        ("block_size", 0),
+        ("num_blocks", 10),
+        ("max_running", 0),
+        ("max_waiting", -1),
+        ("prefill_tokens_per_s", 0.0),
+        ("prefill_tokens_per_s", float("nan")),
+        ("inter_token_s", -0.1),
+        ("inter_token_s", float("nan")),
+        ("reply_tokens", 0),
+        ("keep_requests", -1),
+        ("tls_cert", Path("x")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        EngineSettings(**{field: value})
+
+
+def test_adapters_need_room() -> None:
+    with pytest.raises(ValueError, match="max_loras"):
+        EngineSettings(loras=("a",), max_loras=0)
