@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := .venv/kvoy-is-set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fmt bench-overhead clean
+.PHONY: help setup demo test lint types fmt docs bench-overhead clean
 
 help:
 	@echo 'make setup           everything that kvoy needs, into .venv'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint            style, format and import contracts'
 	@echo 'make types           type check'
 	@echo 'make fmt             format the code'
+	@echo 'make docs            write docs/reference.md from the code'
 	@echo 'make bench-overhead  Envoy alone against Envoy with kvoy; JSON=FILE keeps the rows'
 	@echo 'make clean           remove .venv and caches'
 
@@ -51,6 +52,9 @@ types: $(SETUP)
 fmt: $(SETUP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(SETUP)
+	PYTHONPATH=. $(BIN)/python docs/generate.py
 
 bench-overhead: $(SETUP)
 	$(BIN)/python -m benchmarks.overhead $(if $(JSON),--json '$(JSON)')

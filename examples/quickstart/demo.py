@@ -23,7 +23,7 @@ import yaml
 from controller.up.ready import Ready
 from extproc.supervise import PortTaken, Probe, claim, python, tethered, why_not_ready
 
-MODEL = "deepseek-r1"
+MODEL = "deepseek-multi-models"
 LONGEST_REPLY = 150
 """Tokens; an engine says 100 of them per second."""
 START_S = 60.0

@@ -22,7 +22,7 @@ LB_NAMESPACE = "envoy.lb"
 """Dynamic metadata namespace that the override_host load balancer reads."""
 
 KVOY_NAMESPACE = "kvoy"
-"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY, ROUTE_KEY, …"""
+"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY and RESERVATION_KEY."""
 
 WORKER_KEY = "worker"
 """Metadata key: the ext_proc worker's name (``extproc-0``), to which Envoy sends the access-log entry."""
@@ -37,8 +37,13 @@ USAGE_NAMESPACE = "llm"
 """Dynamic metadata namespace that Envoy fills with token usage taken from the answer."""
 
 PROMPT_TOKENS_KEY = "prompt_tokens"
+"""Metadata key: tokens of the prompt."""
+
 COMPLETION_TOKENS_KEY = "completion_tokens"
+"""Metadata key: tokens of the answer."""
+
 CACHED_TOKENS_KEY = "cached_tokens"
+"""Metadata key: tokens of the prompt that the engine had in its cache."""
 
 
 def cluster_name(namespace: str, server: str) -> str:

@@ -144,7 +144,7 @@ def test_it_gets_ready_serves_and_leaves_nothing():
     with kvoy_up(QUICKSTART) as up:
         ready = up.ready()
         status, body = get(f"{ready.url}/v1/models")
-        assert (status, b"deepseek-r1" in body) == (200, True)
+        assert (status, b"deepseek-multi-models" in body) == (200, True)
         assert [get(f"{admin}/readyz")[0] for admin in ready.admin] == [200, 200]
         children = children_of(up.process.pid)
         assert len(children) == 5

@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.compile import compile_records
+from controller.manifests.reader import Reader
+from extproc.state.records import ModelRoute, ModelServer, Pod, Rule, StringMatch, Target
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+
+ROUTE = """
+apiVersion: networking.serving.volcano.sh/v1alpha1
+kind: ModelRoute
+metadata: {name: chat}
+spec: {modelName: chat, rules: [{targetModels: [{modelServerName: pool}]}]}
+"""
+SERVER = """
+apiVersion: networking.serving.volcano.sh/v1alpha1
+kind: ModelServer
+metadata: {name: pool}
+spec: {inferenceEngine: vLLM, workloadPort: {port: 8000}, workloadSelector: {matchLabels: {app: pool}}}
+"""
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {app: pool}}
+status: {podIP: 10.0.0.1}
+"""
+
+
+def compiled(*texts, **files):
+    named = {f"{at}.yaml": text for at, text in enumerate(texts)}
+    named |= {f"{name}.yaml": text for name, text in files.items()}
+    return compile_records(Reader().read({name: text.encode() for name, text in named.items()}))
+
+
+def problems(*texts, **files):
+    found = compiled(*texts, **files)
+    assert found.records == {}
+    return [str(problem) for problem in found.problems]
+
+
+def test_the_quickstart():
+    files = {file.name: file.read_bytes() for file in QUICKSTART.glob("*.yaml")}
+
+    compilation = compile_records(Reader().read(files))
+
+    assert (compilation.problems, compilation.skipped) == ((), ())
+    big, small = "deepseek-r1-7b", "deepseek-r1-1-5b"
+    expected = [
+        Pod("default", f"{small}-0", "127.0.0.12", (small,)),
+        Pod("default", f"{small}-1", "127.0.0.13", (small,)),
+        Pod("default", f"{big}-0", "127.0.0.11", (big,)),
+        ModelRoute(
+            "default",
+            "deepseek-multi-models",
+            model="deepseek-multi-models",
+            rules=(
+                Rule((Target(big),), "premium", {"user-type": StringMatch(exact="premium")}),
+                Rule((Target(small),), "default"),
+            ),
+        ),
+        ModelServer(
+            "default", small, "vLLM", 8000, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", timeout_s=10.0
+        ),
+        ModelServer("default", big, "vLLM", 8000, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", timeout_s=10.0),
+    ]
+    assert list(compilation.records.values()) == expected
+    assert list(compilation.records) == [record.key for record in expected]
+
+
+def test_a_pod_belongs_to_every_server_of_its_namespace_that_selects_it():
+    second = SERVER.replace("name: pool", "name: also")
+    elsewhere = SERVER.replace("{name: pool}", "{name: pool, namespace: team}")
+
+    records = compiled(SERVER, second, elsewhere, POD).records
+
+    assert records["pod/default/a"].servers == ("also", "pool")
+
+
+def test_a_pod_that_no_server_selects_is_left_out():
+    assert list(compiled(SERVER, POD.replace("app: pool", "app: other")).records) == ["server/default/pool"]
+
+
+def test_a_pod_that_is_not_routable_is_left_out():
+    assert list(compiled(SERVER, POD.replace("podIP", "phase: Pending, podIP")).records) == [
+        "server/default/pool"
+    ]
+
+
+def test_a_target_that_does_not_exist():
+    assert problems(routes=ROUTE) == [
+        "routes.yaml: ModelRoute default/chat: spec.rules[0].targetModels[0].modelServerName: "
+        'no ModelServer "pool" in namespace "default"; create it or fix the name'
+    ]
+
+
+def test_a_target_is_looked_for_in_the_namespace_of_its_route():
+    assert len(problems(ROUTE.replace("{name: chat}", "{name: chat, namespace: team}"), SERVER)) == 1
+
+
+def test_a_target_with_problems_of_its_own_is_not_missing():
+    broken = SERVER.replace("port: 8000", "port: 0")
+
+    (problem,) = problems(ROUTE, broken)
+
+    assert "spec.workloadPort.port" in problem
+
+
+def test_a_target_that_may_be_in_an_unreadable_file_is_not_missing():
+    (problem,) = problems(ROUTE, "a: [")
+
+    assert problem.startswith("1.yaml: is not valid YAML")
+
+
+def test_the_same_object_in_two_files():
+    assert problems(b=SERVER, a=SERVER) == [
+        "b.yaml: ModelServer default/pool: is also in a.yaml; remove one of them"
+    ]
+
+
+def test_the_same_object_twice_in_one_file():
+    assert problems(a=f"{POD}---{POD}") == [
+        "a.yaml: Pod default/a: is in this file twice; remove one of them"
+    ]
+
+
+def test_one_name_in_two_namespaces_is_two_objects():
+    team = SERVER.replace("{name: pool}", "{name: pool, namespace: team}")
+
+    assert list(compiled(SERVER, team).records) == ["server/default/pool", "server/team/pool"]
+
+
+def test_two_pods_of_a_server_behind_one_address():
+    assert problems(SERVER, POD, POD.replace("name: a", "name: b")) == [
+        "2.yaml: Pod default/b: status.podIP: 10.0.0.1:8000 is also the address of Pod default/a; "
+        "give one of them another IP or port"
+    ]
+
+
+def test_two_pods_behind_one_ip_but_two_ports():
+    second = POD.replace("{name: a,", "{name: b, annotations: {kvoy.io/port: '9000'},")
+
+    assert len(compiled(SERVER, POD, second).records) == 3
+
+
+def test_every_problem_of_every_file_is_reported_in_order_of_files():
+    found = problems(
+        a=ROUTE.replace("targetModels", "targets"),
+        b=SERVER.replace("vLLM", "TGI") + "---" + POD.replace("10.0.0.1", "here"),
+        c="x: 1",
+        d=POD,
+    )
+
+    assert [line.partition(":")[0] for line in found] == [
+        "a.yaml",
+        "a.yaml",
+        "b.yaml",
+        "b.yaml",
+        "c.yaml",
+        "d.yaml",
+    ]
+
+
+def test_skipped_kinds_are_passed_on_with_and_without_problems():
+    service = "apiVersion: v1\nkind: Service\n"
+
+    assert compiled(service).skipped == ("Service (v1)",)
+    assert compiled(service, "x: 1").skipped == ("Service (v1)",)
+
+
+def test_nothing_compiles_to_nothing():
+    assert compiled().records == {}
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_the_result_does_not_depend_on_which_file_holds_what(names):
+    one, two, three = names
+
+    assert compiled(**{one: ROUTE, two: SERVER, three: POD}) == compiled(ROUTE, SERVER, POD)
+
+
+@pytest.mark.parametrize("name", ["chat", "pool", "a"])
+def test_keys_are_those_of_the_records(name):
+    for key, record in compiled(ROUTE, SERVER, POD).records.items():
+        assert key == record.key
