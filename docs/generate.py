@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,16 @@ def page() -> str:
 
 def _errors() -> str:
     own = [(reason, str(r.status), r.type, r.meaning) for reason, r in REASONS.items()]
-    of_envoy = [
-        (reason, ", ".join(map(str, r.statuses)), r.type, r.message) for reason, r in REPLIES.items()
-    ]
+    of_envoy = [(reason, ", ".join(map(str, r.statuses)), r.type, r.message) for reason, r in REPLIES.items()]
     return _section(
         "Errors",
-        "Errors have OpenAI's shape, `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`, and name their "
+        'Errors have OpenAI\'s shape, `{"error": {"message", "type", "param", "code"}}`, and name their '
         "cause in the header `x-kvoy-reason`. An engine's own errors pass through untouched and have no such "
         "header.",
         ("x-kvoy-reason", "status", "type", "meaning"),
-        sorted([(f"`{reason}`", *rest) for reason, *rest in {row[0]: row for row in of_envoy + own}.values()]),
+        sorted(
+            [(f"`{reason}`", *rest) for reason, *rest in {row[0]: row for row in of_envoy + own}.values()]
+        ),
     )
 
 
@@ -59,9 +60,7 @@ def _headers() -> str:
 
 
 def _annotations() -> str:
-    rows = [
-        (f"`{name}`", kind, text) for kind, known in ANNOTATIONS.items() for name, text in known.items()
-    ]
+    rows = [(f"`{name}`", kind, text) for kind, known in ANNOTATIONS.items() for name, text in known.items()]
     return _section("Annotations", "", ("annotation", "on", "meaning"), rows)
 
 
@@ -69,7 +68,7 @@ def _refused() -> str:
     rows = [(f"`{field}`", kind, text) for kind, fields in REFUSED.items() for field, text in fields.items()]
     return _section(
         "Fields that are refused",
-        "Fields of the API without an effect yet. A manifest that sets one is an error, never silently ignored.",
+        "Fields of the API without an effect yet: a manifest that sets one is an error, it is never ignored.",
         ("field", "of", "what to do"),
         rows,
     )
@@ -110,7 +109,7 @@ def _example(function: Callable[..., str]) -> str:
 def _documented_constants(module: Any) -> Iterable[tuple[str, str, str]]:
     """Name, value and docstring of each string constant of a module."""
     body = ast.parse(inspect.getsource(module)).body
-    for node, text in zip(body, body[1:], strict=False):
+    for node, text in pairwise(body):
         match node, text:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value))),

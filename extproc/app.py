@@ -27,8 +27,8 @@ from extproc.wire import Encoder
 
 log = logging.getLogger("kvoy.extproc")
 
-_SWEEP_S = 30.0
-"""How often reservations past a request's longest life are looked for."""
+_SWEEP_S = 1.0
+"""How often reservations that no log entry will release are looked for."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
     extproc = ExtProc(
         decider, Encoder(settings.name, instance), metrics, settings.body_limit, time.perf_counter
     )
-    sink = AccessLogSink(reservations, metrics, instance)
+    sink = AccessLogSink(reservations, metrics, instance, time.monotonic)
     admin = Admin(
         lambda: replica.ready and not lifecycle.draining,
         lambda: replica.snapshot,
@@ -77,7 +77,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
         loops = [
             tasks.create_task(replica.run()),
             tasks.create_task(share.run()),
-            tasks.create_task(_sweep(reservations, metrics)),
+            tasks.create_task(_sweep(sink)),
             tasks.create_task(_admin(admin, settings.admin)),
         ]
         await _answer(extproc, sink, settings, replica, lifecycle, stop)
@@ -128,13 +128,10 @@ async def _admin(admin: Admin, address: str) -> None:
         await runner.cleanup()
 
 
-async def _sweep(reservations: Reservations, metrics: Metrics) -> None:
+async def _sweep(sink: AccessLogSink) -> None:
     while True:
         await asyncio.sleep(_SWEEP_S)
-        expired = reservations.expire()
-        if expired:
-            metrics.expired(len(expired))
-            log.warning("dropped %d reservations whose access-log entry never came", len(expired))
+        sink.sweep()
 
 
 def _condition(replica: Replica) -> dict[str, float]:

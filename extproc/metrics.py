@@ -68,7 +68,7 @@ class Metrics:
         )
         self._expired = Counter(
             "kvoy_reservations_expired",
-            "Reservations dropped because no access-log entry came within a request's longest life.",
+            "Reservations dropped because Envoy died, or a request outlived its limit.",
             registry=self.registry,
         )
 

@@ -64,16 +64,19 @@ class Reservations:
 
     def expire(self) -> list[Reservation]:
         """Drop and return, oldest first, what has outlived any request: its access-log entry is lost."""
-        oldest = self._clock() - self._lifetime_s
-        expired = []
+        return self.abandon(self._clock() - self._lifetime_s)
+
+    def abandon(self, until: float) -> list[Reservation]:
+        """Drop and return, oldest first, what was reserved up to a time: nobody will tell of its end."""
+        abandoned = []
         # Insertion order is the order of age.
         for reservation in self._held.values():
-            if reservation.made > oldest:
+            if reservation.made > until:
                 break
-            expired.append(reservation)
-        for reservation in expired:
+            abandoned.append(reservation)
+        for reservation in abandoned:
             self.release(reservation.id)
-        return expired
+        return abandoned
 
     def load(self, pod: str) -> int:
         """Requests in flight to `pod`: our own as of now, the others' as of the last `absorb`."""

@@ -23,6 +23,9 @@ from extproc.wire import Encoder, Malformed
 
 log = logging.getLogger("kvoy.extproc")
 
+_SILENCE_S = 3.0
+"""How long entries still on their way may take after their stream has ended."""
+
 
 class ExtProc:
     """Answers ext_proc streams."""
@@ -88,11 +91,18 @@ class ExtProc:
 class AccessLogSink:
     """Takes Envoy's access-log entries and settles the reservations they name."""
 
-    def __init__(self, reservations: Reservations, metrics: Metrics, instance: str) -> None:
+    def __init__(
+        self, reservations: Reservations, metrics: Metrics, instance: str, clock: Callable[[], float]
+    ) -> None:
+        """`clock` is that of `reservations`."""
         self._reservations = reservations
         self._metrics = metrics
         self._instance = instance
+        self._clock = clock
         self._closed = asyncio.Event()
+        self._streams = 0
+        self._silent_since: float | None = None
+        """When the last open stream ended."""
 
     def close(self) -> None:
         """End every stream: Envoy keeps them open for ever, and a stopping server would wait for them."""
@@ -100,13 +110,34 @@ class AccessLogSink:
 
     async def collect(self, _: object, context: Any) -> bytes:
         """One stream of Envoy's, until it or `close` ends it."""
-        async with asyncio.TaskGroup() as tasks:
-            closing = tasks.create_task(self._closed.wait())
-            reading = tasks.create_task(self._read(context))
-            await asyncio.wait((closing, reading), return_when=asyncio.FIRST_COMPLETED)
-            closing.cancel()
-            reading.cancel()
+        self._streams += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                closing = tasks.create_task(self._closed.wait())
+                reading = tasks.create_task(self._read(context))
+                await asyncio.wait((closing, reading), return_when=asyncio.FIRST_COMPLETED)
+                closing.cancel()
+                reading.cancel()
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self._silent_since = self._clock()
         return b""
+
+    def sweep(self) -> None:
+        """Drop reservations that no entry will release; to be called every second or so.
+
+        Envoy keeps its streams open for as long as it lives. So when the last one has ended, whoever was to
+        report on the requests placed before is gone, and they with it.
+        """
+        abandoned = self._reservations.expire()
+        silent = self._silent_since
+        if silent is not None and self._clock() - silent >= _SILENCE_S:
+            abandoned += self._reservations.abandon(silent)
+            self._silent_since = None
+        if abandoned:
+            self._metrics.expired(len(abandoned))
+            log.warning("dropped %d reservations: Envoy will not tell how they ended", len(abandoned))
 
     async def _read(self, context: Any) -> None:
         while (raw := await context.read()) is not aio.EOF:

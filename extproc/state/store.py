@@ -180,12 +180,18 @@ class Store:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        before = _cancellations()
         try:
             yield
         except TimeoutError as error:
             raise StoreUnavailable(f"{self._name} did not answer in time") from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._name}: {error}") from error
+        finally:
+            # redis-py writes under `asyncio.wait_for`, which in Python 3.11 answers a cancellation with the
+            # result where both come at once: a loop over the store would never end.
+            if _cancellations() > before:
+                raise asyncio.CancelledError
 
     @contextmanager
     def _readable(self, what: str) -> Iterator[None]:
@@ -195,6 +201,11 @@ class Store:
             raise StoreCorrupt(
                 f"{self._name}: the {what} of group {self._group!r} is unreadable: {error}"
             ) from error
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _client(url: str, connections: int, timeout_s: float | None) -> Redis:

@@ -107,6 +107,34 @@ async def test_a_controller_that_dies_is_replaced_and_drops_nothing(world: World
     assert set(ends) == {"200"}
 
 
+async def test_requests_that_died_with_envoy_are_not_counted_for_ever(world: World) -> None:
+    async def doomed() -> None:
+        with pytest.raises(aiohttp.ClientError):
+            await world.chat("deepseek-r1", stream=True, max_tokens=10_000)
+
+    async with asyncio.TaskGroup() as tasks:
+        await world.served(10, "deepseek-r1")
+        for _ in range(10):
+            tasks.create_task(doomed())
+        await until(lambda: holds(world, 10))
+        (envoy,) = world.stack.pids("--disable-hot-restart")
+        os.kill(envoy, signal.SIGKILL)
+
+    await until(world.idle)
+    await until(lambda: serving(world))
+
+
+async def holds(world: World, count: int) -> bool:
+    return await world.in_flight() == count
+
+
+async def serving(world: World) -> bool:
+    try:
+        return (await world.chat("deepseek-r1")).status == 200
+    except aiohttp.ClientError:
+        return False
+
+
 async def test_edits_under_load_drop_no_request(world: World) -> None:
     async with load(world) as ends:
         for turn in range(8):

@@ -41,11 +41,12 @@ class Worker:
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvoy-")
-        self.reservations = Reservations(time.monotonic)
+        self.now = 0.0
+        self.reservations = Reservations(lambda: self.now)
         metrics = Metrics()
         decider = Decider(self.snapshot, self.reservations, Journal("extproc-0"), Random(1))
         self.extproc = ExtProc(decider, Encoder("extproc-0", "me"), metrics, 2**20, time.perf_counter)
-        self.sink = AccessLogSink(self.reservations, metrics, "me")
+        self.sink = AccessLogSink(self.reservations, metrics, "me", lambda: self.now)
         self.server = grpc_server(self.extproc, self.sink, f"{self.folder}/extproc-0.sock")
         self.channel = aio.insecure_channel(f"unix:{self.folder}/extproc-0.sock")
 
@@ -174,3 +175,31 @@ async def test_a_stopping_worker_does_not_wait_for_an_open_log(worker: Worker) -
 
     await call
     assert call.done()
+
+
+async def test_reservations_end_with_the_envoy_that_would_have_reported_on_them(worker: Worker) -> None:
+    await worker.ask(headers(), BODY)
+    worker.now = 10.0
+    await worker.report(b"")
+    worker.now = 11.0
+    await worker.ask(headers(), BODY)
+
+    worker.sink.sweep()
+    assert worker.reservations.counts() == {"pod/default/a": 2}, "entries may still be on their way"
+
+    worker.now = 20.0
+    worker.sink.sweep()
+    assert worker.reservations.counts() == {"pod/default/a": 1}, "what came after belongs to the next Envoy"
+
+
+async def test_reservations_stay_while_an_envoy_is_connected(worker: Worker) -> None:
+    await worker.ask(headers(), BODY)
+    call = worker.channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
+    await call.write(b"")
+    await worker.report(b"")
+
+    worker.now = 100.0
+    worker.sink.sweep()
+
+    assert worker.reservations.counts() == {"pod/default/a": 1}
+    call.cancel()

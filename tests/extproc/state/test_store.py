@@ -537,3 +537,22 @@ async def _walk(url: str, moves: list) -> None:
 def _summed(living: dict[str, dict[str, int]]) -> dict[str, int]:
     found = {pod: sum(counts.get(pod, 0) for counts in living.values()) for pod in PODS}
     return {pod: count for pod, count in found.items() if count}
+
+
+async def test_a_cancellation_that_redis_py_answers_with_a_result_is_not_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def swallowing(*_: object) -> list[None]:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return [None, None]
+        raise AssertionError
+
+    monkeypatch.setattr(store._commands, "hmget", swallowing)
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(store.head())
+        await asyncio.sleep(0)
+        looking.cancel()
+
+    assert looking.cancelled()

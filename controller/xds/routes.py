@@ -1,0 +1,71 @@
+"""The route table: the cluster that a worker chose, and nowhere before it has."""
+
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.route import v3 as route
+from envoy_data_plane.envoy.type.matcher import v3 as matcher
+
+from controller.xds.plane import NOWHERE_CLUSTER, ROUTE_TABLE, UNDECIDED_ROUTE, DataPlane
+from extproc.state import envoy
+from extproc.state.records import ModelServer, Retry
+from extproc.state.snapshot import cluster_of
+
+RETRY_ON = "connect-failure,refused-stream,reset,gateway-error"
+"""What is tried on the next endpoint. All of it happens before the first byte of an answer has gone out."""
+
+MAX_DURATION = timedelta(hours=1)
+"""Longest life of a request. The workers count a reservation older than this as lost."""
+
+SHORTEST_PAUSE = timedelta(milliseconds=1)
+"""Envoy takes no shorter interval between retries."""
+
+
+def route_table(servers: tuple[ModelServer, ...], plane: DataPlane) -> route.RouteConfiguration:
+    """One route per ModelServer, and last the one for requests that no worker has decided.
+
+    The headers by which a worker steers Envoy do not reach the engine.
+    """
+    undecided = route.Route(
+        name=UNDECIDED_ROUTE,
+        match=route.RouteMatch(prefix="/"),
+        route=route.RouteAction(cluster=NOWHERE_CLUSTER),
+    )
+    return route.RouteConfiguration(
+        name=ROUTE_TABLE,
+        virtual_hosts=[
+            route.VirtualHost(
+                name="all",
+                domains=["*"],
+                request_body_buffer_limit=plane.body_limit_bytes,
+                request_headers_to_remove=[envoy.CLUSTER_HEADER, envoy.DESTINATION],
+                routes=[*(server_route(server) for server in servers), undecided],
+            )
+        ],
+    )
+
+
+def server_route(server: ModelServer) -> route.Route:
+    """Requests that a worker sent to this ModelServer."""
+    cluster = cluster_of(server)
+    chosen = route.HeaderMatcher(name=envoy.CLUSTER_HEADER, string_match=matcher.StringMatcher(exact=cluster))
+    return route.Route(
+        name=cluster,
+        match=route.RouteMatch(prefix="/", headers=[chosen]),
+        route=route.RouteAction(
+            cluster=cluster,
+            timeout=timedelta(0),
+            max_stream_duration=route.RouteActionMaxStreamDuration(max_stream_duration=MAX_DURATION),
+            retry_policy=_retry_policy(server.retry, server.timeout_s),
+        ),
+    )
+
+
+def _retry_policy(retry: Retry, timeout_s: float | None) -> route.RetryPolicy:
+    """`timeout_s` bounds each attempt up to the response headers; a stream that has begun is never cut."""
+    pause = max(timedelta(seconds=retry.interval_s), SHORTEST_PAUSE)
+    return route.RetryPolicy(
+        retry_on=RETRY_ON,
+        num_retries=retry.attempts,
+        per_try_timeout=None if timeout_s is None else timedelta(seconds=timeout_s),
+        retry_back_off=route.RetryPolicyRetryBackOff(base_interval=pause),
+    )

@@ -1,0 +1,219 @@
+import json
+
+import pytest
+
+from controller.manifests.modelserver import ModelServer
+from controller.manifests.reader import read_file
+from extproc.state import records
+
+SPEC = {
+    "inferenceEngine": "vLLM",
+    "workloadSelector": {"matchLabels": {"app": "pool"}},
+    "workloadPort": {"port": 8000},
+}
+HTTPS = {"workloadPort": {"port": 8443, "protocol": "https"}}
+
+
+def read(spec=None, annotations=None):
+    manifest = {
+        "apiVersion": "networking.serving.volcano.sh/v1alpha1",
+        "kind": "ModelServer",
+        "metadata": {"name": "pool", "namespace": "team", "annotations": annotations or {}},
+        "spec": {**SPEC, **(spec or {})},
+    }
+    return read_file("m.json", json.dumps(manifest).encode())
+
+
+def view_of(spec=None, annotations=None) -> ModelServer:
+    reading = read(spec, annotations)
+    assert reading.problems == ()
+    return reading.objects[0].view
+
+
+def problems_of(spec=None, annotations=None):
+    return [f"{problem.field}: {problem.message}" for problem in read(spec, annotations).problems]
+
+
+def test_defaults():
+    assert view_of().record() == records.ModelServer("team", "pool", "vLLM", 8000)
+
+
+def test_everything_a_server_can_say():
+    spec = {
+        "inferenceEngine": "SGLang",
+        "model": "org/llama",
+        "workloadPort": {"port": 1, "protocol": "http"},
+        "trafficPolicy": {"timeout": "1m30s", "retry": {"attempts": 5, "retryInterval": "250ms"}},
+    }
+
+    assert view_of(spec).record() == records.ModelServer(
+        "team",
+        "pool",
+        "SGLang",
+        1,
+        model="org/llama",
+        timeout_s=90.0,
+        retry=records.Retry(5, 0.25),
+    )
+
+
+def test_a_retry_without_interval_waits_100_ms():
+    server = view_of({"trafficPolicy": {"retry": {"attempts": 0}}})
+
+    assert server.record().retry == records.Retry(0, 0.1)
+
+
+def test_a_timeout_of_zero_is_no_limit():
+    assert view_of({"trafficPolicy": {"timeout": "0s"}}).record().timeout_s is None
+
+
+def test_https_expects_the_name_of_the_service():
+    assert view_of(HTTPS).record().tls == records.Tls("pool.team.svc")
+
+
+def test_https_as_the_annotations_say():
+    annotations = {"kvoy.io/tls-server-name": "engine.local", "kvoy.io/tls-ca-file": "/etc/ca.pem"}
+
+    assert view_of(HTTPS, annotations).record().tls == records.Tls("engine.local", "/etc/ca.pem")
+
+
+@pytest.mark.parametrize(("skip", "verify"), [("true", False), ("false", True)])
+def test_https_without_verification(skip, verify):
+    assert view_of(HTTPS, {"kvoy.io/tls-insecure-skip-verify": skip}).record().tls.verify is verify
+
+
+@pytest.mark.parametrize(("usage", "reported"), [("always", True), ("client", False)])
+def test_stream_usage(usage, reported):
+    assert view_of(annotations={"kvoy.io/stream-usage": usage}).record().report_usage is reported
+
+
+@pytest.mark.parametrize(
+    ("labels", "selected"),
+    [
+        ({"app": "pool"}, True),
+        ({"app": "pool", "tier": "1"}, True),
+        ({"app": "other"}, False),
+        ({"tier": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_a_pod_is_selected_by_all_labels(labels, selected):
+    assert view_of().selects(labels) is selected
+
+
+def test_all_of_several_labels_must_match():
+    server = view_of({"workloadSelector": {"matchLabels": {"app": "pool", "tier": "1"}}})
+
+    assert not server.selects({"app": "pool"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"inferenceEngine": "vllm"}, 'spec.inferenceEngine: expected one of "vLLM", "SGLang", got "vllm"'),
+        ({"inferenceEngine": None}, "spec.inferenceEngine: this required field is missing"),
+        ({"model": ""}, 'spec.model: expected a string of 1 to 256 characters, got ""'),
+        ({"workloadPort": {}}, "spec.workloadPort.port: this required field is missing"),
+        (
+            {"workloadPort": {"port": 0}},
+            "spec.workloadPort.port: expected an integer from 1 to 65535, got 0",
+        ),
+        (
+            {"workloadPort": {"port": 65536}},
+            "spec.workloadPort.port: expected an integer from 1 to 65535, got 65536",
+        ),
+        (
+            {"workloadPort": {"port": 1, "protocol": "grpc"}},
+            'spec.workloadPort.protocol: expected one of "http", "https", got "grpc"',
+        ),
+        (
+            {"workloadSelector": {}},
+            "spec.workloadSelector.matchLabels: this required field is missing",
+        ),
+        (
+            {"workloadSelector": {"matchLabels": {}}},
+            "spec.workloadSelector.matchLabels: is empty and would select every pod of the namespace; "
+            "name the labels of this model's pods",
+        ),
+        (
+            {"workloadSelector": {"matchLabels": {"app": 1}}},
+            'spec.workloadSelector.matchLabels["app"]: expected a string, got 1',
+        ),
+        (
+            {"workloadSelector": {"matchExpressions": []}},
+            "spec.workloadSelector.matchExpressions: unknown field; remove it",
+        ),
+        (
+            {"trafficPolicy": {"timeout": 10}},
+            'spec.trafficPolicy.timeout: expected a string such as "10s", got 10',
+        ),
+        (
+            {"trafficPolicy": {"timeout": "10"}},
+            "spec.trafficPolicy.timeout: '10' is not a duration; "
+            'write it with units, as in "10s" or "1m30s"',
+        ),
+        (
+            {"trafficPolicy": {"retry": {}}},
+            "spec.trafficPolicy.retry.attempts: this required field is missing",
+        ),
+        (
+            {"trafficPolicy": {"retry": {"attempts": -1}}},
+            "spec.trafficPolicy.retry.attempts: expected an integer from 0 to 2147483647, got -1",
+        ),
+        (
+            {"trafficPolicy": {"retry": {"attempts": 1, "retryInterval": "0s"}}},
+            "spec.trafficPolicy.retry.retryInterval: must be at least a millisecond",
+        ),
+    ],
+)
+def test_what_a_server_can_not_be(spec, problem):
+    assert problem in problems_of(spec)
+
+
+def test_the_longest_model_name():
+    assert view_of({"model": "m" * 256}).record().model == "m" * 256
+    (problem,) = problems_of({"model": "m" * 257})
+    assert problem.startswith("spec.model: expected a string of 1 to 256 characters, got ")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "problem"),
+    [
+        ({"kvoy.io/tls-server-name": "Engine"}, '"Engine" is not a lower-case DNS name'),
+        ({"kvoy.io/tls-ca-file": "ca.pem"}, '"ca.pem" is not an absolute path'),
+        ({"kvoy.io/tls-insecure-skip-verify": "yes"}, '"yes" must be one of "false", "true"'),
+        ({"kvoy.io/stream-usage": "never"}, '"never" must be one of "always", "client"'),
+        (
+            {"kvoy.io/tls-sni": "x"},
+            "unknown annotation; a ModelServer may carry one of kvoy.io/tls-server-name, "
+            "kvoy.io/tls-ca-file, kvoy.io/tls-insecure-skip-verify, kvoy.io/stream-usage",
+        ),
+    ],
+)
+def test_what_an_annotation_can_not_be(annotations, problem):
+    (name,) = annotations
+
+    assert problems_of(HTTPS, annotations) == [f'metadata.annotations["{name}"]: {problem}']
+
+
+def test_a_bundle_that_nothing_is_checked_against_is_refused():
+    annotations = {"kvoy.io/tls-insecure-skip-verify": "true", "kvoy.io/tls-ca-file": "/ca.pem"}
+
+    assert problems_of(HTTPS, annotations) == [
+        'metadata.annotations["kvoy.io/tls-ca-file"]: has no effect while '
+        "kvoy.io/tls-insecure-skip-verify is true; remove one of them"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kvoy.io/tls-server-name", "engine.local"),
+        ("kvoy.io/tls-ca-file", "/ca.pem"),
+        ("kvoy.io/tls-insecure-skip-verify", "true"),
+    ],
+)
+def test_tls_annotations_need_https(name, value):
+    assert problems_of(annotations={name: value}) == [
+        f'metadata.annotations["{name}"]: needs spec.workloadPort.protocol to be https'
+    ]

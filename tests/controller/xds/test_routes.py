@@ -1,0 +1,85 @@
+"""Timeouts and retries of a ModelServer, on the real Envoy."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from controller.xds.routes import server_route
+from extproc.state.records import ModelServer, Retry
+
+QUICK = ModelServer("ns", "s", "vLLM", 8000, timeout_s=0.4, retry=Retry(attempts=1, interval_s=0.005))
+
+
+async def hang(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(30)
+    raise AssertionError("nobody waits so long")
+
+
+async def test_a_pod_that_hangs_is_left_for_the_next(start_mesh):
+    async with start_mesh(server=QUICK, engines=2) as mesh:
+        mesh.engines[0].handler = hang
+        status, _, body = await mesh.ask()
+        assert (status, body) == (200, b'{"served_by": "engine-1"}')
+
+
+async def test_after_the_last_attempt_a_hang_is_a_504(start_mesh):
+    async with start_mesh(server=QUICK) as mesh:
+        mesh.engines[0].handler = hang
+        status, headers, _ = await mesh.ask()
+        assert (status, headers["x-kvoy-reason"]) == (504, "upstream-timeout")
+        assert len(mesh.engines[0].seen) == 2
+
+
+async def test_without_retries_one_attempt_is_all(start_mesh):
+    server = ModelServer("ns", "s", "vLLM", 8000, timeout_s=0.4, retry=Retry(attempts=0))
+    async with start_mesh(server=server, engines=2) as mesh:
+        mesh.engines[0].handler = hang
+        assert (await mesh.ask())[0] == 504
+        assert [len(engine.seen) for engine in mesh.engines] == [1, 0]
+
+
+async def test_a_stream_may_last_longer_than_the_timeout(start_mesh):
+    async def slow_stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for i in range(8):
+            await response.write(b"data: %d\n\n" % i)
+            await asyncio.sleep(0.15)
+        return response
+
+    async with start_mesh(server=QUICK) as mesh:
+        mesh.engines[0].handler = slow_stream
+        status, _, body = await mesh.ask()
+        assert status == 200
+        assert body == b"".join(b"data: %d\n\n" % i for i in range(8))
+
+
+async def test_a_pod_that_resets_before_it_answers_is_left_for_the_next(start_mesh):
+    async def reset(request: web.Request) -> web.StreamResponse:
+        request.transport.abort()
+        return web.Response()
+
+    async with start_mesh(server=QUICK, engines=2) as mesh:
+        mesh.engines[0].handler = reset
+        status, _, body = await mesh.ask()
+        assert (status, body) == (200, b'{"served_by": "engine-1"}')
+
+
+async def test_what_steers_envoy_does_not_reach_the_engine(mesh):
+    await mesh.ask()
+    (headers,) = mesh.engines[0].seen
+    assert not [name for name in headers if name.lower().startswith(("x-kvoy-", "x-gateway-"))]
+
+
+@pytest.mark.parametrize(("interval_s", "milliseconds"), [(0.025, 25), (0, 1)])
+def test_the_pause_between_attempts_is_never_shorter_than_envoy_takes(interval_s, milliseconds):
+    policy = server_route(ModelServer("ns", "s", "vLLM", 80, retry=Retry(3, interval_s))).route.retry_policy
+    assert policy.retry_back_off.base_interval.total_seconds() * 1000 == milliseconds
+    assert policy.num_retries == 3
+
+
+def test_without_a_timeout_an_attempt_may_take_as_long_as_it_wants():
+    action = server_route(ModelServer("ns", "s", "vLLM", 80)).route
+    assert action.retry_policy.per_try_timeout is None
+    assert action.timeout.total_seconds() == 0
