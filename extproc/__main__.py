@@ -2,6 +2,7 @@
 
 import click
 import uvloop
+from prometheus_client import disable_created_metrics
 
 from extproc import app
 from extproc.settings import Settings
@@ -22,6 +23,8 @@ def main(
 ) -> None:
     """Run one ext_proc worker. `kvoy extproc` runs several; `kvoy up` runs everything."""
     app.configure_logging()
+    # Prometheus has no use for them, and they double the exposition.
+    disable_created_metrics()
     uvloop.run(app.run(Settings(name, socket, redis_url, group, admin, body_limit, drain_s)))
 
 

@@ -151,6 +151,9 @@ def _write(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            select.select([], [fd], [])
+            # Not select(), which takes no descriptor above 1023.
+            writable = select.poll()
+            writable.register(fd, select.POLLOUT)
+            writable.poll()
         except OSError:
             return

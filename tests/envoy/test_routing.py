@@ -1,6 +1,7 @@
 """Which model serves a request, as a client of the real Envoy sees it."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -131,13 +132,19 @@ async def test_a_younger_route_of_the_same_model_waits_behind_the_older(world: W
         assert set(await world.served(5, "aged")) == {"big"}
 
 
-async def test_an_edit_is_live_at_once_and_drops_nothing(world: World) -> None:
+async def test_an_edit_is_live_within_a_second(world: World) -> None:
+    took = []
     async with world.extra(a_model_route("edited", "edited", to("big"))) as edit:
         for turn in range(6):
             target = "small" if turn % 2 == 0 else "big"
+            started = time.monotonic()
             await edit(a_model_route("edited", "edited", to(target)))
+            took.append(time.monotonic() - started)
             served = await world.served(5, "edited", max_tokens=1)
             assert all(name.startswith(target) for name in served)
+
+    # The machine may be busy with other things during some of the edits, not during all.
+    assert min(took) < 1.0
 
 
 async def test_pods_and_servers_come_and_go_without_an_error(world: World) -> None:

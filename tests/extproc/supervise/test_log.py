@@ -1,3 +1,4 @@
+import fcntl
 import os
 import threading
 
@@ -76,8 +77,11 @@ def test_every_line_is_written_with_its_name_in_order():
     os.close(reading)
 
 
-def test_a_non_blocking_descriptor_gets_every_line():
+@pytest.mark.parametrize("high", [False, True], ids=["low", "above-1023"])
+def test_a_non_blocking_descriptor_gets_every_line(high):
     reading, writing = os.pipe()
+    if high:
+        writing = moved_up(writing)
     os.set_blocking(writing, False)
     found = []
     reader = threading.Thread(target=lambda: found.append(everything(reading)))
@@ -90,6 +94,12 @@ def test_a_non_blocking_descriptor_gets_every_line():
     os.close(reading)
 
     assert [int(line.split(b"| ")[1]) for line in found[0].splitlines()] == list(range(5000))
+
+
+def moved_up(descriptor):
+    up = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 1024)
+    os.close(descriptor)
+    return up
 
 
 def test_a_reader_that_stopped_reading_never_blocks_and_learns_how_much_it_missed(monkeypatch):

@@ -1,4 +1,5 @@
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -23,14 +24,12 @@ def test_any_free_ports_are_different_and_can_be_used():
 
 
 def test_wished_ports_follow_each_other():
-    first = next(p for p in claim("127.0.0.1", 0, 20) if p + 2 < 65536 and free(p + 1) and free(p + 2))
-
-    assert claim("127.0.0.1", first, 3) == (first, first + 1, first + 2)
-
-
-def free(port):
-    with socket.socket() as listening:
-        return listening.connect_ex(("127.0.0.1", port)) != 0
+    for first in claim("127.0.0.1", 0, 50):
+        # Other processes take and leave ports all the time: not every free port has two free neighbours.
+        with suppress(PortTaken):
+            assert claim("127.0.0.1", first, 3) == (first, first + 1, first + 2)
+            return
+    raise AssertionError("no three free ports in a row were found")
 
 
 def test_a_busy_port_is_named_with_what_to_do(busy):
