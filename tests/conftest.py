@@ -13,6 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from extproc.state.store import Store
+from extproc.supervise import open_files
+
+# Some tests are a thousand clients.
+open_files.allow_many()
 
 
 class Valkey:

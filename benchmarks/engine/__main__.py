@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import uvloop
 from benchmarks.engine.faults import Faults
 from benchmarks.engine.server import running
 from benchmarks.engine.settings import EngineSettings
+from extproc.supervise import open_files
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -80,7 +80,7 @@ def main(faults: str, **given: Any) -> None:
         settings = EngineSettings(faults=tuple(Faults.parse(faults)), **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _raise_file_limit()
+    open_files.allow_many()
     try:
         uvloop.run(_serve(settings))
     except OSError as error:
@@ -97,12 +97,6 @@ async def _serve(settings: EngineSettings) -> None:
     async with running(settings) as engine:
         log.info("%s serves %s on %s", engine.name, settings.model, engine.url)
         await stop.wait()
-
-
-def _raise_file_limit() -> None:
-    """One open stream is one file; the usual soft limit is 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

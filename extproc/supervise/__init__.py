@@ -7,12 +7,13 @@
     tether.py     the command line that makes a child die with its parent
     worker.py     the ext_proc workers as children
     ports.py, redis_url.py   what is checked before anything starts
+    open_files.py            how many sockets the children may have
 
 A child runs in a session of its own, so a Ctrl-C at the terminal reaches only the supervisor, which then
 stops the children in order.
 """
 
-from extproc.supervise import redis_url
+from extproc.supervise import open_files, redis_url
 from extproc.supervise.log import Log
 from extproc.supervise.plan import Child, Probe
 from extproc.supervise.ports import PortTaken, claim, claim_addresses
@@ -30,6 +31,7 @@ __all__ = [
     "claim",
     "claim_addresses",
     "keep_running",
+    "open_files",
     "python",
     "redis_url",
     "stop_on_signals",

@@ -9,7 +9,7 @@ from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from extproc.supervise import plan
+from extproc.supervise import open_files, plan
 from extproc.supervise.log import Lines, Log
 from extproc.supervise.probe import why_not_ready
 from extproc.supervise.tether import tethered
@@ -39,6 +39,7 @@ async def keep_running(
             sys.stdout.write(f"{ready}\n")
             sys.stdout.flush()
 
+    open_files.allow_many()
     with Log.to_stderr([child.name for child in children]) as log:
         supervisor = Supervisor(children, log, announce)
         stop_on_signals(supervisor.stop)
