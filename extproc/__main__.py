@@ -11,7 +11,8 @@ from extproc.settings import Settings
 @click.command(name="python -m extproc")
 @click.option("--name", required=True, help="Worker name as in Envoy's configuration, e.g. extproc-0.")
 @click.option("--socket", required=True, help="Unix socket for ext_proc and access logs.")
-@click.option("--redis", "redis_url", required=True, help="redis://, rediss:// or unix:// URL of the state.")
+@click.option("--redis", "redis_url", required=True, envvar="KVOY_REDIS", show_envvar=True,
+              help="redis://, rediss:// or unix:// URL of the state.")  # fmt: skip
 @click.option("--group", default="default", show_default=True, help="Deployment group: which keys are ours.")
 @click.option("--admin", default="127.0.0.1:9190", show_default=True, help="HOST:PORT of the admin endpoint.")
 @click.option("--body-limit", type=click.IntRange(min=1), default=16 * 2**20, show_default=True,
@@ -24,7 +25,7 @@ def main(
     """Run one ext_proc worker. `kvoy extproc` runs several; `kvoy up` runs everything."""
     app.configure_logging()
     # Prometheus has no use for them, and they double the exposition.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     uvloop.run(app.run(Settings(name, socket, redis_url, group, admin, body_limit, drain_s)))
 
 

@@ -15,7 +15,9 @@ class Entry:
     """One HTTP access-log entry; times in seconds, None where the request did not get that far."""
 
     instance: str
+    """The life of a worker that placed the request; empty where its answer never reached Envoy."""
     reservation: int
+    request_id: str
     status: int
     """Status sent to the client; 0 when the client left before one."""
     client_gone: bool
@@ -60,9 +62,13 @@ class Outcome:
 def settle(entry: Entry, reservations: Reservations, instance: str) -> Outcome | None:
     """Release the entry's reservation; None when it is not ours or no longer held.
 
-    An entry of an earlier life of this worker is dropped: its reservations went with its lease.
+    An entry of an earlier life of this worker is dropped: its reservations went with its lease. A client that
+    leaves while the answer is on its way to Envoy leaves an entry that names only the request.
     """
-    if entry.instance != instance:
+    if not entry.instance:
+        reservation = reservations.release_request(entry.request_id)
+    elif entry.instance == instance:
+        reservation = reservations.release(entry.reservation)
+    else:
         return None
-    reservation = reservations.release(entry.reservation)
     return None if reservation is None else Outcome(reservation, entry)

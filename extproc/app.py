@@ -4,11 +4,9 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from random import Random
 
 from aiohttp import web
@@ -23,6 +21,7 @@ from extproc.settings import Settings
 from extproc.share import Share
 from extproc.state.replica import Replica
 from extproc.state.store import Store
+from extproc.supervise import stop_on_signals
 from extproc.wire import Encoder
 
 log = logging.getLogger("kvoy.extproc")
@@ -31,19 +30,10 @@ _SWEEP_S = 1.0
 """How often reservations that no log entry will release are looked for."""
 
 
-@dataclass(slots=True)
-class Lifecycle:
-    """Whether the worker takes requests."""
-
-    draining: bool = False
-
-
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then let decisions in progress finish and give up the lease."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    stop_on_signals(stop.set)
     store = Store.connect(settings.redis_url, settings.group)
     try:
         await serve(settings, store, stop)
@@ -53,11 +43,10 @@ async def run(settings: Settings) -> None:
 
 async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
     """Run all parts of a worker on an open store until `stop` is set."""
-    lifecycle = Lifecycle()
     instance = f"{socket.gethostname()}/{settings.name}/{secrets.token_hex(4)}"
     replica = Replica(store, time.monotonic)
     reservations = Reservations(time.monotonic)
-    share = Share(store, reservations, instance)
+    share = Share(store, reservations, instance, time.monotonic)
     metrics = Metrics()
     metrics.registry.register(Gauges(lambda: _condition(replica), reservations.counts))
     journal = Journal(settings.name)
@@ -67,7 +56,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
     )
     sink = AccessLogSink(reservations, metrics, instance, time.monotonic)
     admin = Admin(
-        lambda: replica.ready and not lifecycle.draining,
+        lambda: replica.ready and not stop.is_set(),
         lambda: replica.snapshot,
         reservations,
         journal,
@@ -80,7 +69,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
             tasks.create_task(_sweep(sink)),
             tasks.create_task(_admin(admin, settings.admin)),
         ]
-        await _answer(extproc, sink, settings, replica, lifecycle, stop)
+        await _answer(extproc, sink, settings, replica, stop)
         for task in loops:
             task.cancel()
 
@@ -90,7 +79,6 @@ async def _answer(
     sink: AccessLogSink,
     settings: Settings,
     replica: Replica,
-    lifecycle: Lifecycle,
     stop: asyncio.Event,
 ) -> None:
     """Listen from the first complete configuration on: a worker that knows nothing must not be asked."""
@@ -100,7 +88,6 @@ async def _answer(
     await server.start()
     log.info("serving on %s from generation %d", settings.socket, replica.snapshot.generation)
     await stop.wait()
-    lifecycle.draining = True
     sink.close()
     await server.stop(settings.drain_s)
 
@@ -122,7 +109,7 @@ async def _admin(admin: Admin, address: str) -> None:
     runner = web.AppRunner(admin.app(), access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, int(port)).start()
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

@@ -91,7 +91,8 @@ Example:
               help="Processes; each decides on one CPU core.")  # fmt: skip
 @click.option("--socket-dir", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Where worker i puts its Unix socket: extproc-<i>.sock.")  # fmt: skip
-@click.option("--redis", required=True, help="redis://, rediss:// or unix:// URL of the state.")
+@click.option("--redis", required=True, envvar="KVOY_REDIS", show_envvar=True,
+              help="redis://, rediss:// or unix:// URL of the state.")  # fmt: skip
 @click.option("--group", default="default", show_default=True, help="Deployment group: which keys are ours.")
 @click.option("--admin", default="127.0.0.1:9190", show_default=True,
               help="HOST:PORT of worker 0's admin endpoint; worker i has PORT + i, 0: any.")  # fmt: skip
@@ -112,7 +113,7 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
         children = supervise.workers(
             socket_dir.resolve(),
             addresses,
-            redis_url=redis,
+            redis=redis,
             group=group,
             hint=f"it needs {state} and in it a configuration from `kvoy controller`",
         )

@@ -30,19 +30,8 @@ class Choice:
     match: RouteMatch
     server: ModelServer
     placement: Placement
-    request: InferenceRequest | None
-    """None where the path's body is not parsed."""
-
-    @property
-    def body(self) -> bytes | None:
-        """The edited body, None where it stays.
-
-        A base model is renamed as its server wants it; an adapter keeps its own name.
-        """
-        if self.request is None:
-            return None
-        model = None if self.match.adapter else self.server.model
-        return splice.rewrite(self.request, model, self.server.report_usage)
+    body: bytes | None
+    """The edited body; None where it stays."""
 
 
 def choose(
@@ -60,7 +49,15 @@ def choose(
     if not endpoints:
         name = f"{server.namespace}/{server.name}"
         return Rejection("no-ready-pod", f"The ModelServer {name} has no ready pod; try again later.")
-    return Choice(match, server, least_in_flight.place(endpoints, in_flight, rng), parsed)
+    placement = least_in_flight.place(endpoints, in_flight, rng)
+    return Choice(match, server, placement, _body(parsed, match, server))
+
+
+def _body(parsed: InferenceRequest | None, match: RouteMatch, server: ModelServer) -> bytes | None:
+    """A base model is renamed as its server wants it; an adapter keeps its own name."""
+    if parsed is None:
+        return None
+    return splice.rewrite(parsed, None if match.adapter else server.model, server.report_usage)
 
 
 def list_models(snapshot: Snapshot) -> LocalAnswer:
@@ -90,7 +87,7 @@ class Decider:
         return self._snapshot().header_names
 
     def decide(self, ask: Decide) -> Decision:
-        """Choose and reserve, or answer here."""
+        """Choose and reserve, or answer here. Reserving comes last: what fails before it leaves no count."""
         snapshot = self._snapshot()
         if ask.head.method == "GET" and ask.head.path in request.MODELS_PATHS:
             return list_models(snapshot)
@@ -98,14 +95,15 @@ class Decider:
         if isinstance(choice, Rejection):
             self._journal.rejected(ask.head, choice, snapshot.generation)
             return rejected(choice)
+        self._journal.routed(ask.head, choice.match, choice.server, choice.placement, snapshot.generation)
         chosen = choice.placement.chosen.endpoint
         reservation = self._reservations.reserve(
             pod=chosen.pod,
             address=chosen.address,
             server=choice.server.key,
             route=choice.match.route.key,
+            request_id=ask.head.request_id,
         )
-        self._journal.routed(ask.head, choice.match, choice.server, choice.placement, snapshot.generation)
         return Routing(cluster_of(choice.server), choice.placement, reservation.id, choice.body)
 
     def forget(self, routing: Routing) -> None:

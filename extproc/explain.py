@@ -14,6 +14,9 @@ from extproc.route import RouteMatch
 from extproc.schedule.placement import Placement
 from extproc.state.records import ModelServer
 
+_LONGEST_TEXT = 256
+"""Characters kept of what a client chose: it must not choose our memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Routed:
@@ -42,10 +45,10 @@ class Journal:
     def routed(
         self, head: Head, match: RouteMatch, server: ModelServer, placement: Placement, generation: int
     ) -> None:
-        self._keep(head, _Routed(head.path, match, server, placement, generation))
+        self._keep(head, _Routed(head.path[:_LONGEST_TEXT], match, server, placement, generation))
 
     def rejected(self, head: Head, rejection: Rejection, generation: int) -> None:
-        self._keep(head, _Rejected(head.path, rejection, generation))
+        self._keep(head, _Rejected(head.path[:_LONGEST_TEXT], rejection, generation))
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """The decision on a request as a JSON object; None when it is not (or no longer) known here."""
@@ -57,7 +60,7 @@ class Journal:
         return {**shared, "generation": entry.generation, **told}
 
     def _keep(self, head: Head, entry: _Routed | _Rejected) -> None:
-        self._entries[head.request_id] = entry
+        self._entries[head.request_id[:_LONGEST_TEXT]] = entry
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 

@@ -65,8 +65,6 @@ class InferenceRequest:
     """The JSON text of ``model`` inside `body`."""
     stream_options_slice: msgspec.Raw
     """The JSON text of ``stream_options`` inside `body`; empty when absent."""
-    prompt_bytes: int
-    """Length of the prompt's JSON text."""
 
 
 class _Body(msgspec.Struct):
@@ -100,9 +98,9 @@ def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
     model = _model(fields.model)
     if isinstance(model, Rejection):
         return model
-    prompt = _prompt(api, fields)
-    if isinstance(prompt, Rejection):
-        return prompt
+    refusal = _refusal_of_prompt(api, fields)
+    if refusal is not None:
+        return refusal
     return InferenceRequest(
         api=api,
         model=model,
@@ -110,7 +108,6 @@ def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
         body=body,
         model_slice=fields.model,
         stream_options_slice=fields.stream_options,
-        prompt_bytes=prompt,
     )
 
 
@@ -131,14 +128,14 @@ def _model(raw: msgspec.Raw) -> str | Rejection:
     return model or Rejection("invalid-model", "`model` must be a non-empty string.", "model")
 
 
-def _prompt(api: Api, fields: _Body) -> int | Rejection:
-    """Length of the prompt's JSON text: the first of the API's prompt fields that is there and not null."""
+def _refusal_of_prompt(api: Api, fields: _Body) -> Rejection | None:
+    """What is wrong with the prompt: the first of the API's prompt fields that is there and not null."""
     for name in api.prompt_fields:
         text = memoryview(getattr(fields, name))
         if not text or text[0] == ord("n"):
             continue
         if text[0] not in api.openings:
             return Rejection("invalid-input", f"`{name}` has the wrong type.", name)
-        return len(text)
+        return None
     wanted = api.prompt_fields[0]
     return Rejection("missing-input", f"The body has no `{wanted}`; it carries the prompt.", wanted)

@@ -25,6 +25,8 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     """Key of the ModelServer."""
     route: str
     """Key of the ModelRoute."""
+    request_id: str
+    """Envoy's id of the request; empty if it gave none."""
     made: float
     """When, on the clock of `Reservations`."""
 
@@ -37,6 +39,7 @@ class Reservations:
         self._clock = clock
         self._lifetime_s = lifetime_s
         self._held: dict[int, Reservation] = {}
+        self._by_request: dict[str, int] = {}
         self._own: dict[str, int] = {}
         self._others: dict[str, int] = {}
         self._last_id = 0
@@ -46,11 +49,15 @@ class Reservations:
         """Call `changed`, which must be cheap and never fail, after every change of a count."""
         self._changed = changed
 
-    def reserve(self, *, pod: str, address: str, server: str, route: str) -> Reservation:
+    def reserve(
+        self, *, pod: str, address: str, server: str, route: str, request_id: str = ""
+    ) -> Reservation:
         """Count one more request in flight to `pod`."""
         self._last_id += 1
-        reservation = Reservation(self._last_id, pod, address, server, route, self._clock())
+        reservation = Reservation(self._last_id, pod, address, server, route, request_id, self._clock())
         self._held[reservation.id] = reservation
+        if request_id:
+            self._by_request[request_id] = reservation.id
         self._own[pod] = self._own.get(pod, 0) + 1
         self._changed()
         return reservation
@@ -59,8 +66,15 @@ class Reservations:
         """Stop counting a request; None when it is not, or no longer, counted."""
         reservation = self._held.pop(reservation_id, None)
         if reservation is not None:
+            if self._by_request.get(reservation.request_id) == reservation_id:
+                del self._by_request[reservation.request_id]
             self._forget(reservation.pod)
         return reservation
+
+    def release_request(self, request_id: str) -> Reservation | None:
+        """As `release`, for the latest reservation of a request."""
+        reservation_id = self._by_request.get(request_id)
+        return None if reservation_id is None else self.release(reservation_id)
 
     def expire(self) -> list[Reservation]:
         """Drop and return, oldest first, what has outlived any request: its access-log entry is lost."""

@@ -28,7 +28,8 @@ def find(snapshot: Snapshot, head: Head, model: str | None) -> RouteMatch | Reje
     """The rule for a request; `model` is None where the path's body is not parsed."""
     if model is None:
         return _first(snapshot.routes, head, None) or Rejection(
-            "no-matching-rule", f"No ModelRoute has a rule that matches {head.path}; add one for this path."
+            "no-matching-rule",
+            f"No ModelRoute has a rule that matches {head.path[:256]}; add one for this path.",
         )
     by_model = snapshot.by_model.get(model)
     routes = by_model if by_model is not None else snapshot.by_adapter.get(model)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from grpc import aio
@@ -151,7 +152,7 @@ class AccessLogSink:
 
 
 def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Server:
-    """Both services on one Unix socket; not started yet."""
+    """Both services on one Unix socket; not started yet. gRPC reads %xx in a path: it is quoted here."""
     # Body size is bounded by Envoy (buffered) and by Exchange (full duplex), not by gRPC's 4 MiB default.
     server = aio.server(
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -168,5 +169,5 @@ def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Serve
             ),
         )
     )
-    server.add_insecure_port(f"unix:{socket}")
+    server.add_insecure_port(f"unix:{quote(socket)}")
     return server

@@ -6,12 +6,11 @@ stated runs out by itself.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Never
 
 from extproc.reservations import Reservations
-from extproc.state.store import Store, StoreError, backoff_s
+from extproc.state.store import Store, StoreError, Totals, backoff_s
 
 log = logging.getLogger("kvoy.share")
 
@@ -33,7 +32,7 @@ class Share:
         store: Store,
         reservations: Reservations,
         instance: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         """`instance` names one life of one worker, unique in the group; `clock` gives monotonic seconds."""
         self._store = store
@@ -62,7 +61,7 @@ class Share:
         except StoreError as error:
             self._failed(error)
         else:
-            self._succeeded(stated, totals.pods)
+            self._succeeded(stated, totals)
 
     async def _pause(self) -> None:
         if self._failures:
@@ -82,12 +81,14 @@ class Share:
         except (StoreError, TimeoutError) as error:
             log.warning("left without withdrawing the counts, they run out within %g s: %s", _LEASE_S, error)
 
-    def _succeeded(self, stated: Mapping[str, int], totals: Mapping[str, int]) -> None:
+    def _succeeded(self, stated: Mapping[str, int], totals: Totals) -> None:
         if self._failures:
             log.info("counts of requests in flight are shared again")
+        elif self._answered and not totals.known:
+            log.warning("the store had dropped our counts (lease run out, or emptied): stated again")
         self._failures = 0
         self._answered = self._clock()
-        self._reservations.absorb(stated, totals)
+        self._reservations.absorb(stated, totals.pods)
 
     def _failed(self, error: StoreError) -> None:
         if not self._failures:

@@ -11,7 +11,12 @@ import numpy as np
 
 from extproc.request import InferenceRequest
 
-_INCLUDE_USAGE = b'{"include_usage":true}'
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: msgspec.Raw = msgspec.Raw()
+
+
+_decode_options = msgspec.json.Decoder(_StreamOptions).decode
 
 
 class Edit(NamedTuple):
@@ -58,18 +63,23 @@ def offset(body: bytes, part: msgspec.Raw) -> int:
 
 
 def _usage_edit(request: InferenceRequest) -> list[Edit]:
+    """Sets ``stream_options.include_usage``; options that are no object are left for the engine to refuse."""
     raw = request.stream_options_slice
-    if not _length(raw):
+    text = bytes(raw)
+    if not text:
         first = request.body.index(b"{") + 1
-        return [Edit(first, first, b'"stream_options":' + _INCLUDE_USAGE + b",")]
+        return [Edit(first, first, b'"stream_options":{"include_usage":true},')]
     start = offset(request.body, raw)
-    options = msgspec.json.decode(raw)
-    if not isinstance(options, dict):
-        return [Edit(start, start + _length(raw), _INCLUDE_USAGE)] if options is None else []
-    if options.get("include_usage") is True:
+    if text == b"null":
+        return [Edit(start, start + len(text), b'{"include_usage":true}')]
+    if not text.startswith(b"{"):
         return []
-    text = msgspec.json.encode({**options, "include_usage": True})
-    return [Edit(start, start + _length(raw), text)]
+    asked = _decode_options(raw).include_usage
+    if _length(asked):
+        start = offset(request.body, asked)
+        return [] if bytes(asked) == b"true" else [Edit(start, start + _length(asked), b"true")]
+    comma = b"," if text[1:-1].strip() else b""
+    return [Edit(start + 1, start + 1, b'"include_usage":true' + comma)]
 
 
 def _length(part: msgspec.Raw) -> int:

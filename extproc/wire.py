@@ -36,6 +36,8 @@ from extproc.state import envoy
 _Request = external_processor_pb2.ProcessingRequest
 _Response = external_processor_pb2.ProcessingResponse
 _Mode = processing_mode_pb2.ProcessingMode
+_LARGEST_COUNT = 2.0**53
+"""Doubles hold every integer below it."""
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -77,7 +79,9 @@ def _headers(message: Any, wanted: frozenset[str]) -> HeadersReceived:
             kept[key] = _text(header)
     duplex = message.protocol_config.request_body_mode == _Mode.FULL_DUPLEX_STREAMED
     mode = BodyMode.FULL_DUPLEX if duplex else BodyMode.BUFFERED
-    head = Head(method, path.partition("?")[0], kept, request_id)
+    # A trailing slash must not make an API's path one that is not parsed.
+    bare = path.partition("?")[0].rstrip("/") or "/"
+    head = Head(method, bare, kept, request_id)
     return HeadersReceived(head, http.end_of_stream, mode)
 
 
@@ -172,34 +176,34 @@ def _bytes(message: Any) -> bytes:
 
 
 def entries(raw: bytes) -> Iterator[Entry]:
-    """The HTTP entries of one access-log message that belong to some reservation. Raises `Malformed`."""
+    """The HTTP entries of one access-log message. Raises `Malformed`."""
     try:
         message = als_pb2.StreamAccessLogsMessage.FromString(raw)
     except DecodeError as error:
         raise Malformed(f"not a StreamAccessLogsMessage: {error}") from error
     for log in message.http_logs.log_entry:
-        common = log.common_properties
-        spaces = common.metadata.filter_metadata
-        if envoy.KVOY_NAMESPACE in spaces:
-            own = spaces[envoy.KVOY_NAMESPACE].fields
-            yield _entry(log, common, own, spaces)
+        yield _entry(log)
 
 
-def _entry(log: Any, common: Any, own: Any, spaces: Any) -> Entry:
+def _entry(log: Any) -> Entry:
+    common = log.common_properties
+    spaces = common.metadata.filter_metadata
+    own = spaces[envoy.KVOY_NAMESPACE].fields if envoy.KVOY_NAMESPACE in spaces else {}
     usage = spaces[envoy.USAGE_NAMESPACE].fields if envoy.USAGE_NAMESPACE in spaces else {}
     flags = common.response_flags
     remote = common.upstream_remote_address.socket_address
     return Entry(
-        instance=own[envoy.INSTANCE_KEY].string_value,
-        reservation=int(own[envoy.RESERVATION_KEY].number_value),
+        instance=own[envoy.INSTANCE_KEY].string_value if envoy.INSTANCE_KEY in own else "",
+        reservation=_count(own, envoy.RESERVATION_KEY),
+        request_id=log.request.request_id,
         status=log.response.response_code.value,
-        client_gone=flags.downstream_connection_termination,
+        client_gone=flags.downstream_connection_termination or flags.downstream_remote_reset,
         served=_address(remote.address, remote.port_value) if remote.address else "",
         first_byte_s=_seconds(common, "time_to_first_upstream_rx_byte"),
         duration_s=_seconds(common, "time_to_last_downstream_tx_byte"),
-        prompt_tokens=_tokens(usage, envoy.PROMPT_TOKENS_KEY),
-        completion_tokens=_tokens(usage, envoy.COMPLETION_TOKENS_KEY),
-        cached_tokens=_tokens(usage, envoy.CACHED_TOKENS_KEY),
+        prompt_tokens=_count(usage, envoy.PROMPT_TOKENS_KEY),
+        completion_tokens=_count(usage, envoy.COMPLETION_TOKENS_KEY),
+        cached_tokens=_count(usage, envoy.CACHED_TOKENS_KEY),
     )
 
 
@@ -216,5 +220,7 @@ def _seconds(common: Any, name: str) -> float | None:
     return seconds
 
 
-def _tokens(usage: Any, key: str) -> int:
-    return int(usage[key].number_value) if key in usage else 0
+def _count(fields: Any, key: str) -> int:
+    """A count from metadata; 0 where it is absent or no count: an engine can say anything."""
+    value = fields[key].number_value if key in fields else 0.0
+    return int(value) if 0 <= value < _LARGEST_COUNT else 0

@@ -16,8 +16,16 @@ FLUSH_INTERVAL = timedelta(milliseconds=50)
 """How long an entry may wait for company: by so much a count in flight is released late."""
 
 
+CLIENT_LEFT = ["DC", "DR"]
+"""Envoy's flags of a request whose client closed the connection (HTTP/1) or reset the stream (HTTP/2)."""
+
+
 def worker_log(worker: str) -> accesslog.AccessLog:
-    """Sends `worker` an entry at the end of each request that carries its name in the metadata."""
+    """Sends `worker` an entry at the end of each request that it decided, as far as that is known.
+
+    A client that leaves while the decision is on its way to Envoy leaves an entry without the worker's name:
+    so requests that clients gave up are told to every worker, and the one that knows the request acts.
+    """
     config = grpc_logger.HttpGrpcAccessLogConfig(
         common_config=grpc_logger.CommonGrpcAccessLogConfig(
             log_name=worker,
@@ -27,7 +35,16 @@ def worker_log(worker: str) -> accesslog.AccessLog:
         )
     )
     return accesslog.AccessLog(
-        name="envoy.access_loggers.http_grpc", filter=_decided_by(worker), typed_config=Any.pack(config)
+        name="envoy.access_loggers.http_grpc", filter=_concerns(worker), typed_config=Any.pack(config)
+    )
+
+
+def _concerns(worker: str) -> accesslog.AccessLogFilter:
+    given_up = accesslog.ResponseFlagFilter(flags=CLIENT_LEFT)
+    return accesslog.AccessLogFilter(
+        or_filter=accesslog.OrFilter(
+            filters=[_decided_by(worker), accesslog.AccessLogFilter(response_flag_filter=given_up)]
+        )
     )
 
 

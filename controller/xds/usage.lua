@@ -3,13 +3,14 @@
 -- NAMESPACE and COUNTS (metadata key to the names it has in the APIs) are set above this text.
 
 local LONGEST = 4096 -- bytes of a usage object; a longer one is not read
+local LONGEST_COUNT = 15 -- digits that a number in Lua holds exactly
 
 local function record(handle, usage)
   local metadata = handle:streamInfo():dynamicMetadata()
   for key, names in pairs(COUNTS) do
     for _, name in ipairs(names) do
       local count = usage:match('"' .. name .. '"%s*:%s*(%d+)')
-      if count then
+      if count and #count <= LONGEST_COUNT then
         metadata:set(NAMESPACE, key, tonumber(count))
       end
     end

@@ -1,6 +1,7 @@
 """Requests in flight: counted when chosen, released exactly once whatever the end."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 
@@ -65,6 +66,29 @@ async def test_a_client_that_leaves_before_the_answer_is_counted_as_gone(world: 
 
     await until(counted(world, 0))
     await until(lambda: metric_is(world, "kvoy_requests_total", before + 1, end="client-gone"))
+
+
+async def test_clients_that_leave_at_any_moment_leave_no_count(world: World) -> None:
+    host, port = world.stack.url.removeprefix("http://").split(":")
+    text = json.dumps(body(1)).encode()
+    request = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: kvoy\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(text), text)
+    )
+
+    async def leave(after: float) -> None:
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        await asyncio.sleep(after)
+        writer.transport.abort()
+
+    # Few at a time, so that the decisions come while the clients leave, not long after.
+    for turn in range(250):
+        async with asyncio.TaskGroup() as tasks:
+            for client in range(8):
+                tasks.create_task(leave((turn * 8 + client) % 60 / 10_000))
+
+    await until(world.idle)
 
 
 async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -8,6 +9,7 @@ from extproc.reservations import Reservations
 ENTRY = Entry(
     instance="me",
     reservation=0,
+    request_id="",
     status=200,
     client_gone=False,
     served="10.0.0.1:8000",
@@ -43,6 +45,22 @@ def test_an_entry_of_another_life_changes_nothing() -> None:
 
     assert settle(entry, reservations, "me") is None
     assert reservations.counts() == {"pod/default/a": 1}
+
+
+def test_a_client_that_left_before_the_decision_arrived_is_known_by_its_request() -> None:
+    reservations = Reservations(lambda: 0.0)
+    reserve = partial(reservations.reserve, address="x", server="server/default/s", route="route/default/r")
+    reserve(pod="pod/default/a", request_id="left")
+    reserve(pod="pod/default/b", request_id="stays")
+    gone = replace(ENTRY, instance="", request_id="left", client_gone=True)
+
+    assert settle(replace(gone, request_id="of another worker"), reservations, "me") is None
+    outcome = settle(gone, reservations, "me")
+
+    assert outcome is not None
+    assert outcome.end is End.CLIENT_GONE
+    assert reservations.counts() == {"pod/default/b": 1}
+    assert settle(gone, reservations, "me") is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
+
 from extproc.decide import Decider
 from extproc.exchange import Decide, Decision, LocalAnswer, Routing
 from extproc.explain import Journal
@@ -134,3 +136,17 @@ def test_decisions_are_kept_for_explanation() -> None:
     assert (told["route"], told["rule"], told["server"], told["pod"]) == (
         "default/r", "premium", "default/large", "default/l",
     )  # fmt: skip
+
+
+def test_a_decision_that_fails_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    world = World()
+    for step in ("extproc.splice.rewrite", "extproc.explain.Journal.routed"):
+        with monkeypatch.context() as patch:
+            patch.setattr(step, broken)
+            with pytest.raises(ZeroDivisionError):
+                world.post()
+
+    assert world.reservations.counts() == {}

@@ -1,5 +1,6 @@
 from extproc.explain import Journal
 from extproc.rejection import Rejection
+from extproc.request import Head
 from extproc.route import RouteMatch
 from extproc.schedule.placement import Candidate, Placement
 from extproc.testing import a_head, a_pod, a_route, a_rule, a_server, a_snapshot
@@ -51,6 +52,17 @@ def test_a_rejection_is_told_with_its_reason() -> None:
 
     assert told is not None
     assert (told["status"], told["reason"], told["why"]) == (404, "unknown-model", "no such model")
+
+
+def test_a_client_does_not_choose_how_much_is_remembered() -> None:
+    journal = Journal("extproc-0")
+    head = Head("POST", "/" + "x" * 60_000, {}, "id" * 1000)
+    journal.rejected(head, Rejection("no-matching-rule", "none"), 1)
+
+    told = journal.explain(("id" * 1000)[:256])
+
+    assert told is not None
+    assert len(told["path"]) == 256
 
 
 def test_only_the_last_decisions_are_kept() -> None:

@@ -36,7 +36,7 @@ def to(reservations: Reservations, pod: str) -> Reservation:
 def test_a_reservation_says_what_it_is_for(reservations: Reservations) -> None:
     made = to(reservations, A)
 
-    assert made == Reservation(made.id, A, "10.0.0.1:8000", "server/default/s", "route/default/r", 50.0)
+    assert made == Reservation(made.id, A, "10.0.0.1:8000", "server/default/s", "route/default/r", "", 50.0)
 
 
 def test_it_counts_at_once_and_until_it_is_released(reservations: Reservations) -> None:
@@ -185,3 +185,14 @@ def test_counts_are_those_of_what_is_held(moves: list[tuple[str, str, int]]) -> 
         reservations.release(reservation.id)
     assert reservations.counts() == {}
     assert (reservations.load(A), reservations.load(B)) == (0, 0)
+
+
+def test_a_reservation_is_released_by_its_request(reservations: Reservations) -> None:
+    first = reservations.reserve(pod=A, address="x", server="s", route="r", request_id="one")
+    again = reservations.reserve(pod=B, address="x", server="s", route="r", request_id="one")
+
+    assert reservations.release_request("other") is None
+    assert reservations.release_request("one") == again, "the latest of them"
+    assert reservations.release_request("one") is None
+    assert reservations.release(first.id) == first
+    assert reservations.counts() == {}

@@ -70,7 +70,9 @@ def test_streams_are_asked_for_usage() -> None:
         (None, {"include_usage": True}),
         ({}, {"include_usage": True}),
         ({"include_usage": False}, {"include_usage": True}),
+        ({"include_usage": None}, {"include_usage": True}),
         ({"continuous_usage_stats": True}, {"continuous_usage_stats": True, "include_usage": True}),
+        ({"include_usage": {"nested": [1]}, "x": 1}, {"include_usage": True, "x": 1}),
         ("nonsense", "nonsense"),
         ([1], [1]),
     ],
@@ -81,6 +83,22 @@ def test_the_clients_stream_options_are_kept(given_options: object, sent: object
     ).encode()
 
     assert rewritten(body, None)["stream_options"] == sent
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "0.1000000000000000055511151231257827"])
+def test_numbers_that_no_float_holds_are_not_read(value: str) -> None:
+    body = f'{{"model":"m","stream":true,"stream_options":{{"x":{value}}},"messages":[]}}'.encode()
+
+    sent = rewrite(understood(body), None, True)
+
+    assert sent == body.replace(b'{"x"', b'{"include_usage":true,"x"')
+
+
+@pytest.mark.parametrize("options", ["{}", "{ }", "{\n}"])
+def test_empty_options_get_no_comma(options: str) -> None:
+    body = f'{{"model":"m","stream":true,"stream_options":{options},"messages":[]}}'.encode()
+
+    assert rewritten(body, None)["stream_options"] == {"include_usage": True}
 
 
 def test_a_client_that_asks_for_usage_itself_has_its_bytes_unchanged() -> None:
@@ -99,23 +117,29 @@ def test_edits_apply_in_order_of_place() -> None:
     assert apply(b"0123456789", [Edit(5, 7, b"X"), Edit(0, 0, b"<"), Edit(9, 10, b">")]) == b"<01234X78>"
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+OPTIONS = st.none() | st.dictionaries(st.sampled_from(["include_usage", "x", "y"]), JSON, max_size=3)
+
+
 @given(
-    st.dictionaries(
-        st.text(max_size=6), st.integers() | st.text(max_size=6) | st.lists(st.text(max_size=4)), max_size=5
-    ),
+    st.dictionaries(st.text(max_size=6), JSON, max_size=5),
+    OPTIONS,
     st.text(min_size=1),
     st.text(min_size=1),
     st.booleans(),
     st.booleans(),
 )
 def test_everything_else_keeps_its_value(
-    extra: dict[str, Any], old: str, new: str, stream: bool, ascii_only: bool
+    extra: dict[str, Any], options: dict[str, Any] | None, old: str, new: str, stream: bool, ascii_only: bool
 ) -> None:
-    extra.pop("stream_options", None)
-    fields = {**extra, "model": old, "messages": MESSAGES, "stream": stream}
-    body = json.dumps(fields, ensure_ascii=ascii_only).encode()
+    fields = {**extra, "model": old, "messages": MESSAGES, "stream": stream, "stream_options": options}
+    body = json.dumps(fields, ensure_ascii=ascii_only, indent=1 if ascii_only else None).encode()
 
     sent = rewritten(body, new)
 
-    usage = {"stream_options": {"include_usage": True}} if stream else {}
+    usage = {"stream_options": {**(options or {}), "include_usage": True}} if stream else {}
     assert sent == {**fields, **usage, "model": new}

@@ -214,6 +214,7 @@ def test_an_entry_carries_what_settling_needs() -> None:
                 "time_to_first_upstream_rx_byte": "0.25s",
                 "time_to_last_downstream_tx_byte": "2s",
             },
+            "request": {"request_id": "request-1"},
             "response": {"response_code": 200},
         }
     )
@@ -222,6 +223,7 @@ def test_an_entry_carries_what_settling_needs() -> None:
         Entry(
             instance="i",
             reservation=7,
+            request_id="request-1",
             status=200,
             client_gone=False,
             served="10.0.0.2:8000",
@@ -252,5 +254,37 @@ def test_a_client_that_left_early_has_no_times_and_no_usage() -> None:
     )  # fmt: skip
 
 
-def test_entries_without_a_reservation_are_passed_over() -> None:
-    assert list(entries(log_message({"common_properties": {}}))) == []
+def test_an_entry_of_a_request_whose_decision_never_arrived_names_only_the_request() -> None:
+    raw = log_message({"common_properties": {}, "request": {"request_id": "request-1"}})
+
+    (entry,) = entries(raw)
+
+    assert (entry.instance, entry.reservation, entry.request_id) == ("", 0, "request-1")
+
+
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), -1.0, 1e300, 2.0**53])
+def test_counts_that_are_none_read_as_zero(count: float) -> None:
+    message = als_pb2.StreamAccessLogsMessage()
+    spaces = message.http_logs.log_entry.add().common_properties.metadata.filter_metadata
+    spaces["llm"].fields["prompt_tokens"].number_value = count
+    spaces["kvoy"].fields["reservation"].number_value = count
+
+    (entry,) = entries(message.SerializeToString())
+
+    assert (entry.prompt_tokens, entry.reservation) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "bare"),
+    [
+        (b"/v1/chat/completions/", "/v1/chat/completions"),
+        (b"/v1/chat/completions//?a=/", "/v1/chat/completions"),
+        (b"/", "/"),
+        (b"", "/"),
+    ],
+)
+def test_a_trailing_slash_changes_nothing(path: bytes, bare: str) -> None:
+    event = decode(headers_message((":path", path)), frozenset())
+
+    assert isinstance(event, HeadersReceived)
+    assert event.head.path == bare
