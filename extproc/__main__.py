@@ -6,6 +6,7 @@ from prometheus_client import disable_created_metrics
 
 from extproc import app
 from extproc.settings import Settings
+from extproc.supervise import plain_logging
 
 
 @click.command(name="python -m extproc")
@@ -23,7 +24,7 @@ def main(
     name: str, socket: str, redis_url: str, group: str, admin: str, body_limit: int, drain_s: float
 ) -> None:
     """Run one ext_proc worker. `kvoy extproc` runs several; `kvoy up` runs everything."""
-    app.configure_logging()
+    plain_logging()
     # Prometheus has no use for them, and they double the exposition.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     uvloop.run(app.run(Settings(name, socket, redis_url, group, admin, body_limit, drain_s)))

@@ -21,6 +21,8 @@ class Entry:
     status: int
     """Status sent to the client; 0 when the client left before one."""
     client_gone: bool
+    broken: bool
+    """The answer began and was not brought to its end: by the engine, or by a limit of Envoy's."""
     served: str
     """``ip:port`` that answered last; empty when none was reached."""
     first_byte_s: float | None
@@ -37,7 +39,7 @@ class End(StrEnum):
     """An answer below 400 reached the client whole."""
     CLIENT_GONE = "client-gone"
     ENGINE_ERROR = "engine-error"
-    """A status of 400 or more, the engine's own or Envoy's after its retries."""
+    """A status of 400 or more, the engine's own or Envoy's after its retries, or an answer that broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Outcome:
     def end(self) -> End:
         if self.entry.client_gone:
             return End.CLIENT_GONE
-        return End.ENGINE_ERROR if self.entry.status >= 400 or not self.entry.status else End.COMPLETE
+        failed = self.entry.broken or self.entry.status >= 400 or not self.entry.status
+        return End.ENGINE_ERROR if failed else End.COMPLETE
 
     @property
     def moved(self) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
 import time
@@ -130,10 +129,3 @@ def _condition(replica: Replica) -> dict[str, float]:
         "kvoy_state_reloads": float(replica.reloads),
         "kvoy_state_gaps": float(replica.gaps),
     }
-
-
-def configure_logging() -> None:
-    """Plain lines on stderr; ``KVOY_LOG`` sets the level (default INFO)."""
-    logging.basicConfig(
-        level=os.environ.get("KVOY_LOG", "INFO").upper(), format="%(levelname)s %(name)s %(message)s"
-    )

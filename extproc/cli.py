@@ -5,8 +5,7 @@ services stay apart and a missing extra is a plain error of one verb. The module
 what it runs is imported when it runs, which keeps ``kvoy --help`` fast.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -71,11 +70,12 @@ def _extra(verb: str) -> str:
     cls=Verbs,
     epilog="""\b
 Examples:
-  kvoy up -f examples/quickstart       everything on this machine, until Ctrl-C
-  kvoy up -f manifests --port 9000     your own ModelRoutes, ModelServers and Pods
+  kvoy up -f manifests                 everything on this machine, until Ctrl-C
+  kvoy controller --check -f manifests what is wrong with these manifests
   kvoy VERB --help                     the options of one part
 
-A service also runs on its own: `kvoy controller`, `kvoy extproc`.""",
+The directory holds your ModelRoutes, ModelServers and Pods. A checkout of kvoy has one to start with:
+examples/quickstart. A service also runs on its own: `kvoy controller`, `kvoy extproc`.""",
 )
 @click.version_option(package_name="kvoy", message="kvoy %(version)s")
 def main() -> None:
@@ -95,7 +95,7 @@ Example:
               help="redis://, rediss:// or unix:// URL of the state.")  # fmt: skip
 @click.option("--group", default="default", show_default=True, help="Deployment group: which keys are ours.")
 @click.option("--admin", default="127.0.0.1:9190", show_default=True,
-              help="HOST:PORT of worker 0's admin endpoint; worker i has PORT + i, 0: any.")  # fmt: skip
+              help="IP:PORT of worker 0's admin endpoint; worker i has PORT + i, 0: any.")  # fmt: skip
 def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) -> None:
     """Run the ext_proc workers of one host and keep them running."""
     import aiohttp  # noqa: F401  (what a worker needs: missing here, it names the extra to install)
@@ -104,11 +104,13 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
 
     from extproc import supervise
 
-    with _blaming("--redis"):
+    with supervise.blaming("--redis"):
         supervise.redis_url.check(redis)
-    with _blaming("--admin"):
+    with supervise.blaming("--group"):
+        supervise.check_group(group)
+    with supervise.blaming("--admin"):
         addresses = supervise.claim_addresses(admin, count)
-    with _blaming("--socket-dir"):
+    with supervise.blaming("--socket-dir"):
         state = f"Redis at {supervise.redis_url.shown(redis)}"
         children = supervise.workers(
             socket_dir.resolve(),
@@ -121,14 +123,6 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
     urls = ", ".join(f"http://{address}" for address in addresses)
     ready = f"kvoy extproc is ready: {count} workers in {socket_dir} (admin {urls}; Ctrl-C stops it)"
     uvloop.run(supervise.keep_running(children, ready, nullcontext()))
-
-
-@contextmanager
-def _blaming(option: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
 
 
 if __name__ == "__main__":

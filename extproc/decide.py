@@ -89,7 +89,7 @@ class Decider:
     def decide(self, ask: Decide) -> Decision:
         """Choose and reserve, or answer here. Reserving comes last: what fails before it leaves no count."""
         snapshot = self._snapshot()
-        if ask.head.method == "GET" and ask.head.path in request.MODELS_PATHS:
+        if ask.head.method in ("GET", "HEAD") and ask.head.path in request.MODELS_PATHS:
             return list_models(snapshot)
         choice = choose(snapshot, ask, self._reservations.load, self._rng)
         if isinstance(choice, Rejection):

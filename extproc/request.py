@@ -87,6 +87,8 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
     """Understand a body, or say why not."""
+    if not body:
+        return Rejection("invalid-json", "The body is empty; send a JSON object.")
     try:
         if not body.isascii():
             body.decode()

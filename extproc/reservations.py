@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-LIFETIME_S = 3600.0
-"""Longest life of a request: Envoy's max_stream_duration."""
+from extproc.state.envoy import MAX_REQUEST_S
+
+LIFETIME_S = MAX_REQUEST_S + 10
+"""When a reservation is surely lost: the longest life of a request, and time for its log entry to come."""
 
 
 class Reservation(msgspec.Struct, frozen=True, gc=False):

@@ -198,6 +198,12 @@ def _entry(log: Any) -> Entry:
         request_id=log.request.request_id,
         status=log.response.response_code.value,
         client_gone=flags.downstream_connection_termination or flags.downstream_remote_reset,
+        broken=(
+            flags.upstream_remote_reset
+            or flags.upstream_connection_termination
+            or flags.stream_idle_timeout
+            or flags.duration_timeout
+        ),
         served=_address(remote.address, remote.port_value) if remote.address else "",
         first_byte_s=_seconds(common, "time_to_first_upstream_rx_byte"),
         duration_s=_seconds(common, "time_to_last_downstream_tx_byte"),

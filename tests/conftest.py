@@ -10,13 +10,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from extproc.state.store import Store
-from extproc.supervise import open_files
+from extproc.supervise import open_files, tethered
 
 # Some tests are a thousand clients.
 open_files.allow_many()
+
+# Speed is never asserted: machines are busy, and the first text that hypothesis draws builds its tables.
+settings.register_profile("kvoy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kvoy")
 
 
 class Valkey:
@@ -41,7 +46,7 @@ class Valkey:
         options = ["--port", "0", "--save", "", "--appendonly", "no", "--dir", self._folder]
         with open(f"{self._folder}/log", "ab") as log:
             self._process = subprocess.Popen(
-                [_binary(), "--unixsocket", self._socket, *options], stdout=log, stderr=log
+                tethered((_binary(), "--unixsocket", self._socket, *options)), stdout=log, stderr=log
             )
         deadline = time.monotonic() + 20
         while not self._answers():

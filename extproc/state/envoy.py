@@ -46,6 +46,10 @@ CACHED_TOKENS_KEY = "cached_tokens"
 """Metadata key: tokens of the prompt that the engine had in its cache."""
 
 
+MAX_REQUEST_S = 3600.0
+"""Longest life of a request: Envoy ends it then, and workers may forget it a little later."""
+
+
 def cluster_name(namespace: str, server: str) -> str:
     """Envoy's cluster for a ModelServer."""
     return f"model/{namespace}/{server}"

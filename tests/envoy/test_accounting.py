@@ -130,6 +130,17 @@ async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> No
     await until(world.idle)
 
 
+async def test_an_answer_that_the_engine_breaks_off_is_not_complete(world: World) -> None:
+    before = await world.metric("kvoy_requests_total", end="engine-error", status="200")
+    for name in ("small-1", "small-2"):
+        await world.engines[name].faults({"kind": "reset", "after_tokens": 3})
+
+    with pytest.raises(aiohttp.ClientError):
+        await world.chat("deepseek-r1", stream=True, max_tokens=20)
+
+    await until(lambda: metric_is(world, "kvoy_requests_total", before + 1, end="engine-error", status="200"))
+
+
 async def test_tokens_are_counted_for_plain_and_streamed_answers(world: World) -> None:
     async def completed() -> float:
         return await world.metric("kvoy_tokens_total", server="default/small", kind="completion")

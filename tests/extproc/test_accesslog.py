@@ -12,6 +12,7 @@ ENTRY = Entry(
     request_id="",
     status=200,
     client_gone=False,
+    broken=False,
     served="10.0.0.1:8000",
     first_byte_s=0.1,
     duration_s=1.0,
@@ -70,7 +71,9 @@ def test_a_client_that_left_before_the_decision_arrived_is_known_by_its_request(
         (replace(ENTRY, status=400), End.ENGINE_ERROR),
         (replace(ENTRY, status=503, served=""), End.ENGINE_ERROR),
         (replace(ENTRY, status=0), End.ENGINE_ERROR),
+        (replace(ENTRY, status=200, broken=True), End.ENGINE_ERROR),
         (replace(ENTRY, status=200, client_gone=True), End.CLIENT_GONE),
+        (replace(ENTRY, status=200, client_gone=True, broken=True), End.CLIENT_GONE),
         (replace(ENTRY, status=0, client_gone=True), End.CLIENT_GONE),
     ],
 )

@@ -30,7 +30,8 @@ def test_help_lists_every_verb_with_an_example():
     assert said.exit_code == 0
     for verb in ("bootstrap", "controller", "extproc", "up"):
         assert re.search(rf"^  {verb} +\w", said.output, re.MULTILINE), verb
-    assert "kvoy up -f examples/quickstart" in said.output
+    assert "kvoy up -f manifests" in said.output
+    assert "A checkout of kvoy has one to start with: examples/quickstart" in " ".join(said.output.split())
 
 
 def test_help_imports_no_service():
@@ -134,6 +135,9 @@ def busy():
         ({"--redis": "localhost:6379"}, "Invalid value for '--redis': localhost:6379 is no Redis URL"),
         ({"--redis": "redis://me:secret@"}, "Invalid value for '--redis': redis:// names no host"),
         ({"--admin": "9190"}, "Invalid value for '--admin': 9190 is not HOST:PORT"),
+        ({"--admin": "localhost:0"}, "Invalid value for '--admin': localhost is no IP address"),
+        ({"--group": "a/b"}, "Invalid value for '--group': 'a/b' is no group"),
+        ({"--group": "{a}"}, "Invalid value for '--group': '{a}' is no group"),
         ({"--socket-dir": "/tmp/" + "x" * 100}, "is longer than the 100 bytes that a Unix socket"),
         ({"--socket-dir": "/proc/nowhere"}, "Invalid value for '--socket-dir'"),
         ({"--workers": "0"}, "Invalid value for '--workers'"),

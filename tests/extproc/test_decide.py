@@ -126,6 +126,11 @@ def test_models_are_listed_from_the_configuration() -> None:
     ]
 
 
+def test_the_list_of_models_is_kvoys_to_answer_however_it_is_asked_for() -> None:
+    for method, path in (("HEAD", "/v1/models"), ("GET", "/models")):
+        assert isinstance(World().decider.decide(Decide(a_head(path, method=method), None)), LocalAnswer)
+
+
 def test_decisions_are_kept_for_explanation() -> None:
     world = World()
     world.post(a_head(user_type="premium"))

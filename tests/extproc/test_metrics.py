@@ -11,7 +11,9 @@ def an_outcome(served: str = "10.0.0.1:8000", status: int = 200, *, client_gone:
         pod="pod/default/a", address="10.0.0.1:8000", server="server/default/s", route="route/default/r"
     )
     times = (None, None) if client_gone else (0.2, 1.5)
-    return Outcome(reservation, Entry("me", 1, "request-1", status, client_gone, served, *times, 10, 4, 8))
+    return Outcome(
+        reservation, Entry("me", 1, "request-1", status, client_gone, False, served, *times, 10, 4, 8)
+    )
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -226,6 +226,7 @@ def test_an_entry_carries_what_settling_needs() -> None:
             request_id="request-1",
             status=200,
             client_gone=False,
+            broken=False,
             served="10.0.0.2:8000",
             first_byte_s=0.25,
             duration_s=2.0,
