@@ -38,6 +38,7 @@ _Response = external_processor_pb2.ProcessingResponse
 _Mode = processing_mode_pb2.ProcessingMode
 _LARGEST_COUNT = 2.0**53
 """Doubles hold every integer below it."""
+_BROKEN_OFF = ("upstream_reset_after_response_started", "stream_idle_timeout", "max_duration_timeout")
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -198,12 +199,8 @@ def _entry(log: Any) -> Entry:
         request_id=log.request.request_id,
         status=log.response.response_code.value,
         client_gone=flags.downstream_connection_termination or flags.downstream_remote_reset,
-        broken=(
-            flags.upstream_remote_reset
-            or flags.upstream_connection_termination
-            or flags.stream_idle_timeout
-            or flags.duration_timeout
-        ),
+        # Envoy sets no response flag for a reset after the first byte.
+        broken=log.response.response_code_details.startswith(_BROKEN_OFF),
         served=_address(remote.address, remote.port_value) if remote.address else "",
         first_byte_s=_seconds(common, "time_to_first_upstream_rx_byte"),
         duration_s=_seconds(common, "time_to_last_downstream_tx_byte"),

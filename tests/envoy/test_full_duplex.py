@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from benchmarks.overhead.stacks import listener_port, running_envoy
+from benchmarks.overhead.targets import listener_port, running_envoy
 from tests.envoy.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

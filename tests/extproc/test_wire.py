@@ -263,6 +263,16 @@ def test_an_entry_of_a_request_whose_decision_never_arrived_names_only_the_reque
     assert (entry.instance, entry.reservation, entry.request_id) == ("", 0, "request-1")
 
 
+@pytest.mark.parametrize(
+    ("details", "broken"),
+    [("via_upstream", False), ("upstream_reset_after_response_started{connection_termination}", True)],
+)
+def test_the_details_tell_whether_the_answer_broke_off(details: str, broken: bool) -> None:
+    (entry,) = entries(log_message({"response": {"response_code_details": details}}))
+
+    assert entry.broken is broken
+
+
 @pytest.mark.parametrize("count", [float("inf"), float("nan"), -1.0, 1e300, 2.0**53])
 def test_counts_that_are_none_read_as_zero(count: float) -> None:
     message = als_pb2.StreamAccessLogsMessage()
