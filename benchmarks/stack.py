@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.overhead.cpu import descendants
+from benchmarks.processes import descendants
 from controller.up.ready import Ready
 from extproc.supervise import python
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from functools import partial
@@ -15,7 +14,7 @@ from controller.xds.plane import DataPlane
 from controller.xds.resources import build
 from controller.xds.server import Ads
 from extproc.state.store import Store
-from extproc.supervise import stop_on_signals
+from extproc.supervise import plain_logging, stop_on_signals
 
 
 async def run(settings: Settings) -> None:
@@ -48,9 +47,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
 
 
 def configure_logging() -> None:
-    """Plain lines on stderr; ``KVOY_LOG`` sets the level (default INFO)."""
-    logging.basicConfig(
-        level=os.environ.get("KVOY_LOG", "INFO").upper(), format="%(levelname)s %(name)s %(message)s"
-    )
+    """Plain lines on stderr."""
+    plain_logging()
     # Its line per change would say less than ours.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)

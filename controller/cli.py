@@ -1,7 +1,5 @@
 """The verbs `kvoy controller` and `kvoy bootstrap`; only click is imported until one of them runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -22,10 +20,11 @@ force."""
               help="Directory of manifests: *.yaml, *.yml and *.json, in sub-directories too.")  # fmt: skip
 @click.option("--check", is_flag=True,
               help="Print every problem of the manifests and exit: 0 without any, else 1.")  # fmt: skip
-@click.option("--redis", metavar="URL", help="redis://, rediss:// or unix:// URL of the state.")
+@click.option("--redis", metavar="URL", envvar="KVOY_REDIS", show_envvar=True,
+              help="redis://, rediss:// or unix:// URL of the state.")  # fmt: skip
 @click.option("--group", default="default", show_default=True, help="Deployment group: which keys are ours.")
 @click.option("--xds-socket", metavar="PATH", help="Unix socket on which Envoy gets its configuration.")
-@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True,
+@click.option("--listen", metavar="IP:PORT", default="127.0.0.1:8080", show_default=True,
               help="Where Envoy takes requests.")  # fmt: skip
 @click.option("--extproc", metavar="NAME=SOCKET", multiple=True,
               help="An ext_proc worker: its name and Unix socket. Once per worker.")  # fmt: skip
@@ -51,20 +50,19 @@ def controller(
     import uvloop
 
     from controller import app, settings
-    from controller.xds import address
-    from extproc.supervise import redis_url
+    from extproc.supervise import Address, blaming, check_group, redis_url
 
-    with _blaming("--redis"):
+    with blaming("--redis"):
         redis_url.check(redis)
-    with _blaming("--listen"):
-        address.tcp(listen)
-    with _blaming("--group"):
-        group = settings.group(group)
-    with _blaming("--xds-socket"):
+    with blaming("--listen"):
+        listen = str(Address.of_ip(listen))
+    with blaming("--group"):
+        check_group(group)
+    with blaming("--xds-socket"):
         xds_socket = settings.socket(xds_socket)
-    with _blaming("--extproc"):
+    with blaming("--extproc"):
         workers = settings.workers(extproc)
-    with _blaming("--body-limit"):
+    with blaming("--body-limit"):
         body_limit_bytes = settings.size(body_limit)
     app.configure_logging()
     uvloop.run(
@@ -99,19 +97,14 @@ Example:
 @click.option("--node-id", default="kvoy", show_default=True,
               help="What this Envoy calls itself towards the controller.")  # fmt: skip
 @click.option("--admin", metavar="ADDRESS", default="127.0.0.1:9901", show_default=True,
-              help="HOST:PORT or unix:PATH of Envoy's admin interface.")  # fmt: skip
+              help="IP:PORT or unix:PATH of Envoy's admin interface.")  # fmt: skip
 def bootstrap(xds_socket: str, node_id: str, admin: str) -> None:
     """Print the configuration with which Envoy starts and finds the controller."""
     from controller.xds.bootstrap import bootstrap as written
+    from extproc.supervise import blaming, socket_path
 
-    with _blaming("--admin"):
+    with blaming("--xds-socket"):
+        xds_socket = socket_path(Path(xds_socket))
+    with blaming("--admin"):
         text = written(xds_socket=xds_socket, node_id=node_id, admin=admin)
     click.echo(text)
-
-
-@contextmanager
-def _blaming(option: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None

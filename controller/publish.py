@@ -96,6 +96,8 @@ class Publisher:
         self._yielded: Records | None = None
         """Ours, while another controller's configuration is in force."""
         self._taken_over = float("-inf")
+        self._refused: Records | None = None
+        """What Envoy does not take."""
 
     @property
     def generation(self) -> int:
@@ -105,6 +107,7 @@ class Publisher:
     def apply(self, records: Records) -> None:
         """Bring `records`, a whole configuration, into force as soon as possible; the newest call wins."""
         self._wanted = dict(records)
+        self._refused = None
         self._wake.set()
 
     async def run(self) -> Never:
@@ -130,8 +133,9 @@ class Publisher:
             await self._publish(target)
 
     def _target(self) -> Records | None:
-        """What shall be in force: without valid manifests since the start, what the store holds."""
-        return self._served if self._wanted is None else self._wanted
+        """What shall be in force: without valid manifests that Envoy takes, what the store holds."""
+        held_back = self._wanted is None or self._wanted == self._refused
+        return self._served if held_back else self._wanted
 
     def _due(self, target: Records) -> bool:
         if self._head is None:
@@ -216,6 +220,9 @@ class Publisher:
 
     async def _publish(self, target: Records) -> None:
         if not await self._ads.accepted(_ACCEPT_S):
+            if self._ads.refused:
+                self._hold_back(target)
+                return
             log.warning(
                 "Envoy has not taken the new configuration within %s s: publishing it anyway", _ACCEPT_S
             )
@@ -232,6 +239,15 @@ class Publisher:
         self._generation = max(self._generation, head.generation)
         self._yielded = None
         log.info("generation %d: %s", head.generation, describe(before, diff(before, target)))
+
+    def _hold_back(self, target: Records) -> None:
+        """Workers must not choose what Envoy refuses; its reasons are in the log already."""
+        staying = (
+            f"generation {self.generation} stays in force" if self.generation else "nothing is published"
+        )
+        log.error("Envoy refuses the new configuration: %s until the manifests change", staying)
+        self._refused = target
+        self._wake.set()
 
     async def _pause(self, seconds: float) -> None:
         try:

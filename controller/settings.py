@@ -4,13 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from extproc.supervise import socket_path
+
 _SIZE = re.compile(r"([0-9]{1,10})(B|KiB|MiB|GiB)?")
 _UNIT = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LARGEST = 2**32 - 1
 """Envoy's buffer limits are 32 bits wide."""
-_GROUP = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{0,62}")
-_LONGEST_SOCKET = 107
-"""Bytes in the path of a Unix socket, on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Settings:
     xds_socket: str
     """Unix socket on which Envoy gets its configuration."""
     listen: str
-    """``host:port`` on which Envoy takes requests."""
+    """``ip:port`` on which Envoy takes requests."""
     workers: tuple[tuple[str, str], ...]
     """ext_proc workers: name and Unix socket."""
     body_limit_bytes: int
@@ -41,25 +40,17 @@ def size(text: str) -> int:
     return found
 
 
-def group(text: str) -> str:
-    """A deployment group, which becomes a part of every key; raises ValueError on anything else."""
-    if not _GROUP.fullmatch(text):
-        raise ValueError(f"{text!r} is no group: at most 63 letters, digits, '-', '.' and '_'")
-    return text
-
-
 def socket(text: str) -> str:
     """A path that a Unix socket can have, in a directory that exists; raises ValueError on anything else."""
-    path = Path(text).absolute()
-    if len(str(path).encode(errors="surrogateescape")) > _LONGEST_SOCKET:
-        raise ValueError(f"{path} is longer than a Unix socket's path can be ({_LONGEST_SOCKET} bytes)")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is not a directory")
-    return str(path)
+    path = socket_path(Path(text))
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is not a directory")
+    return path
 
 
 def workers(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(name, socket) of each ``NAME=SOCKET``; raises ValueError if one is neither or a name comes twice."""
+    """(name, socket) of each ``NAME=SOCKET``; raises ValueError if one is none or a name comes twice."""
     pairs = tuple((name, path) for name, _, path in (text.partition("=") for text in texts))
     for text, (name, path) in zip(texts, pairs, strict=True):
         if not name or not path.startswith("/"):
@@ -68,4 +59,4 @@ def workers(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
             )
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("each worker needs a name of its own")
-    return pairs
+    return tuple((name, socket_path(Path(path))) for name, path in pairs)

@@ -10,7 +10,7 @@ import uvloop
 from benchmarks.overhead.cpu import cpu_s
 from benchmarks.overhead.load import Tally, closed_loop, fixed_rate
 from benchmarks.overhead.report import Measurement, rows, table, write_json
-from benchmarks.overhead.stacks import Target, an_engine, envoy_alone, envoy_with_kvoy
+from benchmarks.overhead.targets import Target, an_engine, envoy_alone, envoy_with_kvoy
 
 
 def chat_body(size: int) -> bytes:

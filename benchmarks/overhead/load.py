@@ -150,11 +150,11 @@ async def closed_loop(host: str, port: int, body: bytes, *, connections: int, se
 async def fixed_rate(host: str, port: int, body: bytes, *, rate: float, seconds: float) -> Tally:
     """Requests leave on schedule whatever happened to earlier ones; latency counts from the schedule.
 
-    Raises `BadAnswer` on the first answer that is not 200.
+    There is one at least, however low the rate. Raises `BadAnswer` on the first answer that is not 200.
     """
     load = Load(host, port, body)
     idle: list[Connection] = []
-    total = int(rate * seconds)
+    total = max(1, int(rate * seconds))
 
     def answered(connection: Connection) -> None:
         load.tally.latencies.append(time.perf_counter() - connection.sent_at)

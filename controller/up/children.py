@@ -22,7 +22,7 @@ def children(
     deciders = workers(
         place.root,
         settings.admin,
-        redis_url=url,
+        redis=url,
         group=settings.group,
         needs=needs,
         hint=_hint(settings),
@@ -73,10 +73,11 @@ def _controller(settings: Settings, place: Place, url: str, needs: tuple[str, ..
     return Child(
         CONTROLLER,
         _kvoy(
-            *("controller", "-f", str(settings.manifests), "--redis", url, "--group", settings.group),
+            *("controller", "-f", str(settings.manifests), "--group", settings.group),
             *("--xds-socket", str(place.xds_socket), "--listen", settings.listen),
             *(part for option in named_workers for part in option),
         ),
+        env=((redis_url.VARIABLE, url),),
         ready=(Probe(f"unix:{place.xds_socket}"),),
         needs=needs,
     )

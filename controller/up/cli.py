@@ -1,12 +1,11 @@
 """The verb `kvoy up`; it imports only click, what it runs is imported when it runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-HOW_TO_START = """-f DIR is missing: the directory that says what to route where. To try it:
+HOW_TO_START = """-f DIR is missing: the directory that says what to route where. To try it,
+in a checkout of kvoy:
 
   kvoy up -f examples/quickstart
 
@@ -17,7 +16,7 @@ engines that serve one model) and Pods (one per engine, with its address under s
 @click.command(
     epilog="""\b
 Examples:
-  kvoy up -f examples/quickstart
+  kvoy up -f examples/quickstart                        in a checkout of kvoy
   kvoy up -f manifests --port 0 --admin-port 0          any free ports
   kvoy up -f manifests --redis redis://localhost:6379   a Redis or Valkey that runs already
 
@@ -26,9 +25,10 @@ The line "kvoy is ready: http://HOST:PORT (...)" goes to standard output, the lo
 @click.option("-f", "manifests", metavar="DIR",
               type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path),
               help="Directory of manifests; edits take effect at once.")  # fmt: skip
-@click.option("--redis", metavar="URL",
+@click.option("--redis", metavar="URL", envvar="KVOY_REDIS", show_envvar=True,
               help="redis://, rediss:// or unix:// URL of the state; without it, an own Valkey.")  # fmt: skip
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address on which Envoy takes requests.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="IP address on which Envoy takes requests.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port on which Envoy takes requests; 0: any free one.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True,
@@ -47,28 +47,24 @@ def up(
 
     from controller.up.run import NoBootstrap, run, unreachable
     from controller.up.settings import Settings
-    from extproc.supervise import claim, claim_addresses, redis_url
+    from extproc.supervise import Address, blaming, check_group, claim, claim_addresses, ip, redis_url
 
     if redis is not None:
-        with _blaming("--redis"):
+        with blaming("--redis"):
             redis_url.check(redis)
         why = uvloop.run(unreachable(redis))
         if why:
             click.echo(f"--redis {redis_url.shown(redis)}: {why}; kvoy keeps trying", err=True)
-    with _blaming("--port"):
-        listen = f"{host}:{claim(host, port)[0]}"
-    with _blaming("--admin-port"):
+    with blaming("--group"):
+        check_group(group)
+    with blaming("--host"):
+        host = ip(host)
+    with blaming("--port"):
+        listen = str(Address(host, claim(host, port)[0]))
+    with blaming("--admin-port"):
         admin = claim_addresses(f"127.0.0.1:{admin_port}", workers)
-    settings = Settings(manifests.resolve(), listen, admin, group, redis)
+    settings = Settings(manifests.absolute(), listen, admin, group, redis)
     try:
         uvloop.run(run(settings))
     except NoBootstrap as error:
         raise click.ClickException(f"`kvoy bootstrap` failed: {error}") from None
-
-
-@contextmanager
-def _blaming(option: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None

@@ -11,9 +11,9 @@ class Settings:
     manifests: Path
     """The directory of YAML that the controller follows."""
     listen: str
-    """``host:port`` on which Envoy takes requests."""
+    """``ip:port`` on which Envoy takes requests."""
     admin: tuple[str, ...]
-    """``host:port`` of each worker's admin endpoint: as many as there are workers."""
+    """``ip:port`` of each worker's admin endpoint: as many as there are workers."""
     group: str = "default"
     """Deployment group: which keys in Redis are ours."""
     redis_url: str | None = None

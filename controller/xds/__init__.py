@@ -14,6 +14,7 @@
       workers.py     the clusters of the ext_proc workers
       grpc_service.py, address.py, extension.py   pieces that several of them share
     session.py     one ADS stream as a state machine
+    outbox.py      what a stream still has to send
     server.py      the ADS server around it
     bootstrap.py   what Envoy is started with
 

@@ -19,7 +19,7 @@ MAX_CONNECTIONS = 50_000
 def bootstrap(*, xds_socket: str, node_id: str, admin: str) -> str:
     """Envoy's bootstrap as JSON.
 
-    `xds_socket` is the controller's Unix socket, `admin` is ``host:port`` or ``unix:PATH``; raises ValueError
+    `xds_socket` is the controller's Unix socket, `admin` is ``ip:port`` or ``unix:PATH``; raises ValueError
     if it is neither.
     """
     ads = core.ConfigSource(ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3)

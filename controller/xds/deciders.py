@@ -22,8 +22,6 @@ from extproc.state import envoy
 
 MESSAGE_TIMEOUT = timedelta(seconds=2)
 """Longest wait for a worker's answer."""
-MAX_MESSAGE_TIMEOUT = timedelta(seconds=300)
-"""Longest wait that a worker may ask for, as it does while it awaits a prefill."""
 NAME = "envoy.filters.http.ext_proc"
 
 
@@ -60,12 +58,8 @@ def _decider(cluster: str, *, may_fail: bool) -> ext_proc.ExternalProcessor:
         allow_mode_override=True,
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.CLEAR,
         message_timeout=MESSAGE_TIMEOUT,
-        max_message_timeout=MAX_MESSAGE_TIMEOUT,
         mutation_rules=mutation_rules.HeaderMutationRules(),
         metadata_options=ext_proc.MetadataOptions(
-            forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[envoy.LB_NAMESPACE, f"{envoy.LB_NAMESPACE}.subset_hint"]
-            ),
             receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
                 untyped=[envoy.LB_NAMESPACE, envoy.KVOY_NAMESPACE]
             ),

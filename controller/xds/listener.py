@@ -20,6 +20,15 @@ STREAM_IDLE_TIMEOUT = timedelta(seconds=600)
 """Longest silence of a request: while an engine queues it, prefills it, or between two chunks."""
 REQUEST_HEADERS_TIMEOUT = timedelta(seconds=30)
 """A client that has not sent its headers by then is not going to."""
+MAX_HEADERS = 200
+"""Headers of a request, ours included."""
+ESCAPED_SLASHES = hcm.HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT
+"""A path with ``%2F`` or ``%5C`` is answered with a redirect to the one without.
+
+Engines take both for the same, so a worker must not see the first: no rule and no parser knows it. Forwarding
+the second would leave a proxy before Envoy with another idea of the path than the engine. A refusal would
+shut out clients that write ``/v1/models/org%2Fname``, as OpenAI's do; they follow a redirect.
+"""
 
 
 def public_listener(plane: DataPlane) -> listener.Listener:
@@ -36,6 +45,7 @@ def public_listener(plane: DataPlane) -> listener.Listener:
 
 
 def _connections(plane: DataPlane) -> hcm.HttpConnectionManager:
+    """A path has one spelling (no dots, no double or escaped slashes) before anything reads it."""
     return hcm.HttpConnectionManager(
         stat_prefix="kvoy",
         codec_type=hcm.HttpConnectionManagerCodecType.AUTO,
@@ -49,6 +59,11 @@ def _connections(plane: DataPlane) -> hcm.HttpConnectionManager:
         http_filters=[*deciders(), usage_filter(), _router()],
         access_log=[worker_log(name) for name, _ in plane.workers],
         local_reply_config=local_replies(),
+        common_http_protocol_options=core.HttpProtocolOptions(max_headers_count=MAX_HEADERS),
+        http_protocol_options=core.Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10="kvoy"),
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=ESCAPED_SLASHES,
         use_remote_address=True,
         generate_request_id=True,
         always_set_request_id_in_response=True,

@@ -36,16 +36,21 @@ def _details(*prefixes: str) -> str:
 REPLIES: Mapping[str, LocalReply] = MappingProxyType(
     {
         "headers-too-large": LocalReply(
-            statuses=(431,),
+            # 503 where the request has room for the client's headers, but not for ours.
+            statuses=(431, 503),
             type="invalid_request_error",
-            message="The request headers exceed Envoy's limit.",
-            when=_details("http1.headers_too_large"),
+            message="The request headers exceed Envoy's limit; send fewer or shorter ones.",
+            when=_details(
+                "http1.headers_too_large", "http1.too_many_headers", "header_mutation_result_exceeds_limit"
+            ),
         ),
         "bad-request": LocalReply(
             statuses=(400,),
             type="invalid_request_error",
             message="The request is not valid HTTP.",
-            when=_details("http1.", "http2.", "missing_host_header"),
+            when=f"{_details('http1.', 'http2.', 'missing_host_header')} || "
+            # The same details go with a redirect to a path without escaped slashes.
+            f"(response.code == 400 && {_details('path_normalization_failed')})",
         ),
         "body-too-large": LocalReply(
             statuses=(413,),
@@ -58,7 +63,9 @@ REPLIES: Mapping[str, LocalReply] = MappingProxyType(
             type="service_unavailable_error",
             message="No ext_proc worker decided where the request goes; try again.",
             when=f"(xds.route_name == '{UNDECIDED_ROUTE}' && {_details('no_healthy_upstream')}) || "
-            + _details("ext_proc_error", "mismatch_between_content_length"),
+            + _details(
+                "ext_proc_error", "mismatch_between_content_length", "cluster_not_found", "route_not_found"
+            ),
         ),
         "upstream-timeout": LocalReply(
             statuses=(504,),

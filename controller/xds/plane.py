@@ -19,7 +19,7 @@ class DataPlane:
     """Where Envoy listens, and its ext_proc workers."""
 
     listen: str
-    """``host:port``; port 0 takes a free one."""
+    """``ip:port``; port 0 takes a free one."""
     workers: tuple[tuple[str, str], ...]
     """Per worker its name (``extproc-0``) and the path of its Unix socket."""
     body_limit_bytes: int = 16 * 2**20
@@ -27,5 +27,5 @@ class DataPlane:
 
 
 def worker_cluster_name(worker: str) -> str:
-    """The cluster of one worker alone: where its access-log entries go."""
-    return f"kvoy-{worker}"
+    """The cluster of one worker alone: where its access-log entries go. No other begins like it."""
+    return f"kvoy-worker/{worker}"

@@ -29,6 +29,7 @@ class Resources:
 
     by_type: Mapping[str, Mapping[str, bytes]]
     versions: Mapping[str, str]
+    """Equal if and only if nothing of the type that Envoy must see changed."""
 
     @classmethod
     def versioned(
@@ -51,14 +52,6 @@ class Resources:
                 ROUTES: _digest(listeners, routes),
             },
         )
-
-    def of(self, type_url: str) -> Mapping[str, bytes]:
-        """The resources of one type, by name."""
-        return self.by_type[type_url]
-
-    def version(self, type_url: str) -> str:
-        """Equal if and only if nothing that Envoy must see changed."""
-        return self.versions[type_url]
 
 
 def build(records: Mapping[str, Record], plane: DataPlane) -> Resources:
@@ -87,7 +80,7 @@ def _endpoints(servers: tuple[ModelServer, ...], records: Mapping[str, Record]) 
                 if server is not None:
                     addresses[server.key].append(endpoint_address(pod, server))
     return {
-        cluster_of(server): _assignment(cluster_of(server), tuple(sorted(set(addresses[server.key]))))
+        cluster_of(server): assignment(cluster_of(server), tuple(sorted(set(addresses[server.key]))))
         for server in servers
     }
 
@@ -101,7 +94,7 @@ def _digest(*parts: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-# Serialising is what costs (0.3 ms per endpoint): what did not change since the last build is not done again.
+# Serialising is what costs: what did not change since the last build is not done again.
 
 
 @lru_cache(maxsize=4)
@@ -124,8 +117,3 @@ def _routes(servers: tuple[ModelServer, ...], plane: DataPlane) -> bytes:
 @lru_cache(maxsize=1024)
 def _cluster(server: ModelServer) -> bytes:
     return bytes(model_cluster(server))
-
-
-@lru_cache(maxsize=1024)
-def _assignment(cluster: str, addresses: tuple[str, ...]) -> bytes:
-    return bytes(assignment(cluster, addresses))

@@ -13,8 +13,7 @@ from extproc.state.snapshot import cluster_of
 RETRY_ON = "connect-failure,refused-stream,reset,gateway-error"
 """What is tried on the next endpoint. All of it happens before the first byte of an answer has gone out."""
 
-MAX_DURATION = timedelta(hours=1)
-"""Longest life of a request. The workers count a reservation older than this as lost."""
+MAX_DURATION = timedelta(seconds=envoy.MAX_REQUEST_S)
 
 SHORTEST_PAUSE = timedelta(milliseconds=1)
 """Envoy takes no shorter interval between retries."""

@@ -5,12 +5,14 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest, DiscoveryResponse
 from envoy_data_plane.google.protobuf import Any
 
+from controller.xds.outbox import Outbox
 from controller.xds.resources import Resources
 from controller.xds.session import Refusal, Request, Response, Session
 
@@ -45,7 +47,7 @@ class Ads:
         )
         methods = {"StreamAggregatedResources": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        server.add_insecure_port(f"unix:{socket}")
+        server.add_insecure_port(f"unix:{quote(socket)}")  # which gRPC reverses
         await server.start()
         try:
             await server.wait_for_termination()
@@ -75,6 +77,11 @@ class Ads:
         except TimeoutError:
             return False
 
+    @property
+    def refused(self) -> bool:
+        """Some connected Envoy refuses a part of the last offer; the log says which and why."""
+        return any(stream.session.verdict == "refused" for stream in self._streams)
+
     async def _stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
         await self._offered.wait()
         assert self._resources is not None
@@ -102,7 +109,7 @@ class _Stream:
     session: Session
     announce: Callable[[], None]
     node: str = "?"
-    outbox: "asyncio.Queue[Response]" = field(default_factory=asyncio.Queue)
+    outbox: Outbox = field(default_factory=Outbox)
 
     async def read_from(self, context: grpc.aio.ServicerContext) -> None:
         """Take requests until Envoy ends the stream."""
@@ -114,16 +121,16 @@ class _Stream:
             self.announce()
 
     async def write_to(self, context: grpc.aio.ServicerContext) -> None:
-        """Send what was posted, in order."""
+        """Send what was posted, in order; a response that a newer one overtakes is not sent."""
         while True:
-            await context.write(_discovery_response(await self.outbox.get()))
+            await context.write(_discovery_response(await self.outbox.take()))
 
     def post(self, outputs: Iterable[Response | Refusal]) -> None:
         """Queue responses, log refusals."""
         for output in outputs:
             match output:
                 case Response():
-                    self.outbox.put_nowait(output)
+                    self.outbox.post(output)
                 case Refusal(type_url, version, message):
                     kind = type_url.rpartition(".")[2]
                     logger.error(

@@ -121,7 +121,7 @@ class Session:
         if not wanted and type_url not in WILDCARD:
             return False
         return (
-            subscription.sent_version != self.resources.version(type_url)
+            subscription.sent_version != self.resources.versions[type_url]
             or not wanted <= subscription.covered
         )
 
@@ -138,9 +138,9 @@ class Session:
         wanted = self._wanted(type_url, subscription)
         response = Response(
             type_url=type_url,
-            version=self.resources.version(type_url),
+            version=self.resources.versions[type_url],
             nonce=self.nonces(),
-            resources={name: raw for name, raw in self.resources.of(type_url).items() if name in wanted},
+            resources={name: raw for name, raw in self.resources.by_type[type_url].items() if name in wanted},
         )
         self._subscriptions[type_url] = replace(
             subscription,
@@ -153,17 +153,17 @@ class Session:
 
     def _wanted(self, type_url: str, subscription: _Subscription) -> frozenset[str]:
         """Names to send. Names that we do not have are left out: Envoy keeps waiting for those."""
-        offered = frozenset(self.resources.of(type_url))
+        offered = frozenset(self.resources.by_type[type_url])
         if type_url in WILDCARD and not subscription.names:
             return offered
         return offered & subscription.names
 
     def _verdict(self, type_url: str) -> Literal["pending", "accepted", "refused"]:
-        offered = frozenset(self.resources.of(type_url))
+        offered = frozenset(self.resources.by_type[type_url])
         known = self._subscriptions.get(type_url)
         if known is None:
             return "accepted" if not offered else "pending"
-        if known.sent_version != self.resources.version(type_url):
+        if known.sent_version != self.resources.versions[type_url]:
             return "accepted" if not offered else "pending"
         if known.answer == "refused":
             return "refused"

@@ -4,36 +4,49 @@
     run.py        does what the plan says (asyncio)
     probe.py      asks a child's addresses whether it is ready
     log.py        one log of whole lines, each with the name of its process; never blocks who writes
+    plain_log.py  the log of one process
     tether.py     the command line that makes a child die with its parent
     worker.py     the ext_proc workers as children
-    ports.py, redis_url.py   what is checked before anything starts
-    open_files.py            how many sockets the children may have
+    address.py, group.py, ports.py, redis_url.py, socket_path.py
+                  what is checked before anything starts; blaming.py makes it an error of the command line
+    open_files.py how many sockets the children may have
 
 A child runs in a session of its own, so a Ctrl-C at the terminal reaches only the supervisor, which then
 stops the children in order.
 """
 
 from extproc.supervise import open_files, redis_url
+from extproc.supervise.address import Address, ip
+from extproc.supervise.blaming import blaming
+from extproc.supervise.group import check_group
 from extproc.supervise.log import Log
+from extproc.supervise.plain_log import plain_logging
 from extproc.supervise.plan import Child, Probe
 from extproc.supervise.ports import PortTaken, claim, claim_addresses
 from extproc.supervise.probe import why_not_ready
 from extproc.supervise.run import Supervisor, keep_running, stop_on_signals
+from extproc.supervise.socket_path import socket_path
 from extproc.supervise.tether import python, tethered
 from extproc.supervise.worker import worker_name, worker_socket, workers
 
 __all__ = [
+    "Address",
     "Child",
     "Log",
     "PortTaken",
     "Probe",
     "Supervisor",
+    "blaming",
+    "check_group",
     "claim",
     "claim_addresses",
+    "ip",
     "keep_running",
     "open_files",
+    "plain_logging",
     "python",
     "redis_url",
+    "socket_path",
     "stop_on_signals",
     "tethered",
     "why_not_ready",

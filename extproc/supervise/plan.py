@@ -46,6 +46,8 @@ class Child:
     and they are not stopped while it runs."""
     hint: str = ""
     """What to look at when it is not getting ready: ends the line that says it is waited for."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Variables beside the inherited ones: the place for secrets, since everybody may read `argv`."""
     grace_s: float = 8.0
     """Seconds between SIGTERM and SIGKILL."""
 

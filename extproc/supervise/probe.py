@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from extproc.supervise.address import Address
 from extproc.supervise.plan import Probe
 
 TIMEOUT_S = 2.0
@@ -28,8 +29,8 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     """A connection to ``unix:PATH`` or ``host:port``; raises OSError."""
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host.strip("[]"), int(port))
+    there = Address.parse(address)
+    return await asyncio.open_connection(there.host, there.port)
 
 
 async def _asked(probe: Probe) -> str | None:

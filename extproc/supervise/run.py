@@ -107,7 +107,12 @@ class Supervisor:
         output, inherited = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *tethered(child.argv), stdin=DEVNULL, stdout=inherited, stderr=STDOUT, start_new_session=True
+                *tethered(child.argv),
+                stdin=DEVNULL,
+                stdout=inherited,
+                stderr=STDOUT,
+                start_new_session=True,
+                env={**os.environ, **dict(child.env)},
             )
         except OSError as error:
             os.close(output)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from extproc.supervise import redis_url
 from extproc.supervise.plan import Child, Probe
+from extproc.supervise.socket_path import socket_path
 from extproc.supervise.tether import python
-
-LONGEST_SOCKET_PATH = 100
-"""Bytes; the kernel's limit is 108, and gRPC adds to the name while it binds."""
 
 
 def worker_name(at: int) -> str:
@@ -16,18 +15,15 @@ def worker_name(at: int) -> str:
 
 
 def worker_socket(directory: Path, at: int) -> str:
-    """The Unix socket of worker `at`; raises ValueError if the path is too long for a socket."""
-    path = str(directory / f"{worker_name(at)}.sock")
-    if len(path.encode()) > LONGEST_SOCKET_PATH:
-        raise ValueError(f"{path} is longer than the {LONGEST_SOCKET_PATH} bytes that a Unix socket may have")
-    return path
+    """The Unix socket of worker `at`; raises ValueError as `socket_path` does."""
+    return socket_path(directory / f"{worker_name(at)}.sock")
 
 
 def workers(
     directory: Path,
     admin: Sequence[str],
     *,
-    redis_url: str,
+    redis: str,
     group: str,
     needs: tuple[str, ...] = (),
     hint: str,
@@ -38,8 +34,9 @@ def workers(
             name=worker_name(at),
             argv=python(
                 *("-m", "extproc", "--name", worker_name(at), "--socket", worker_socket(directory, at)),
-                *("--redis", redis_url, "--group", group, "--admin", address),
+                *("--group", group, "--admin", address),
             ),
+            env=((redis_url.VARIABLE, redis),),
             ready=(Probe(address, "/readyz"), Probe(f"unix:{worker_socket(directory, at)}")),
             needs=needs,
             hint=hint,

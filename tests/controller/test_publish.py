@@ -41,6 +41,7 @@ class Gateway:
         self.offers = []
         self.stored_at_acceptance = []
         self.accepts = True
+        self.refused = False
 
     def offer(self, resources):
         self.offers.append(resources)
@@ -473,3 +474,34 @@ def test_every_other_configuration_found_has_one_meaning(known, attempt, found):
         assert found.generation < known.generation
     if seen is Meeting.CONTINUED:
         assert found.epoch == known.epoch
+
+
+async def test_what_envoy_refuses_is_not_published(store, gateway, caplog):
+    async with publishing(store, gateway) as publisher:
+        publisher.apply(ONE)
+        await stored(store, ONE)
+        gateway.accepts, gateway.refused = False, True
+        publisher.apply(TWO)
+        await until(lambda: "Envoy refuses the new configuration: generation 1 stays in force" in caplog.text)
+        await gateway.until_offered(ONE)
+        assert (await store.load()).records == ONE
+        gateway.accepts, gateway.refused = True, False
+        publisher.apply(NONE)
+        await stored(store, NONE)
+
+    assert caplog.text.count("Envoy refuses") == 1
+
+
+async def test_a_lost_store_gets_the_last_good_configuration_back_not_the_refused(
+    store, gateway, raw, caplog
+):
+    async with publishing(store, gateway) as publisher:
+        publisher.apply(ONE)
+        await stored(store, ONE)
+        gateway.accepts, gateway.refused = False, True
+        publisher.apply(TWO)
+        await until(lambda: "Envoy refuses" in caplog.text)
+        await gateway.until_offered(ONE)
+        gateway.accepts, gateway.refused = True, False
+        await raw.flushall()
+        await stored(store, ONE)

@@ -1,8 +1,10 @@
 """What a client gets when a request cannot be served, or should not be believed."""
 
+import asyncio
 import json
 
 import pytest
+from yarl import URL
 
 from tests.envoy.world import World
 
@@ -100,8 +102,39 @@ async def test_a_spoofed_header_on_an_unknown_model_leads_nowhere(world: World) 
     assert answer.status == 404
 
 
-async def test_hundreds_of_headers_are_refused_clearly_and_harm_nobody(world: World) -> None:
-    answer = await world.chat("deepseek-r1", headers={f"h-{at}": "v" for at in range(500)})
+@pytest.mark.parametrize("count", [110, 190, 194, 198, 202, 500])
+async def test_many_headers_pass_or_are_refused_clearly(world: World, count: int) -> None:
+    answer = await world.chat("deepseek-r1", headers={f"h-{at}": "v" for at in range(count)})
 
-    assert answer.status == 431
+    if count <= 110:
+        assert answer.status == 200
+    elif answer.status != 200:
+        assert (answer.status, answer.reason) in ((431, "headers-too-large"), (503, "headers-too-large"))
+        assert answer.error["message"]
+    if count >= 202:
+        assert answer.status != 200
     assert (await world.chat("deepseek-r1")).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//v1/chat/completions", "/v1/./chat/completions", "/v1/ch%61t/completions", "/v1/chat/completions/"],
+)
+async def test_another_spelling_of_a_path_does_not_dodge_the_rules(world: World, path: str) -> None:
+    url = URL(world.stack.url + path, encoded=True)
+    body = {"model": "vendor/small", "messages": []}
+
+    async with world.session.post(url, json=body) as response:
+        assert (response.status, response.headers["x-kvoy-reason"]) == (404, "unknown-model")
+
+
+async def test_http_1_0_is_served(world: World) -> None:
+    host, port = world.stack.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /v1/models HTTP/1.0\r\n\r\n")
+
+    answer = await reader.read()
+    writer.close()
+
+    assert b" 200 OK\r\n" in answer
+    assert b"deepseek-r1" in answer

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.envoy.world import GROUP, World, a_model_route, to, until
+from tests.envoy.world import GROUP, World, a_model_route, a_model_server, to, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -162,3 +162,23 @@ async def connected(world: World) -> bool:
 
 async def said(world: World, text: str) -> bool:
     return text in world.stack.log
+
+
+async def test_a_configuration_that_envoy_refuses_changes_nothing_and_is_named(world: World) -> None:
+    before = await world.generation()
+    annotations = {"kvoy.io/tls-ca-file": "/nowhere/ca.pem"}
+    world.write(
+        "refused.yaml",
+        a_model_route("refused", "refused", to("refused")),
+        a_model_server("refused", protocol="https", annotations=annotations),
+    )
+    try:
+        await until(lambda: said(world, f"Envoy refuses the new configuration: generation {before} stays"))
+        assert "/nowhere/ca.pem" in world.stack.log
+        assert await world.generation() == before
+        assert (await world.chat("refused")).status == 404
+        assert (await world.chat("deepseek-r1")).status == 200
+    finally:
+        (world.folder / "refused.yaml").unlink()
+    async with world.extra(a_model_route("after", "after-refusal", to("big"))):
+        assert (await world.chat("after-refusal")).served_by == "big"

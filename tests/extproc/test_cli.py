@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
@@ -160,28 +161,59 @@ def test_a_busy_admin_port_of_extproc_is_named(place, busy):
     assert f"Invalid value for '--admin': cannot listen on 127.0.0.1:{busy}" in " ".join(said.output.split())
 
 
-def test_extproc_starts_its_workers_and_stops_them(place):
-    """Without a Redis they never get ready, but they run, and they are told apart."""
+@contextmanager
+def extproc(place, *options):
+    """`kvoy extproc` without a Redis: its workers never get ready, but they run, and answer that."""
     where = ("--socket-dir", f"{place}/new", "--redis", f"unix://{place}/no-redis.sock")
     process = subprocess.Popen(
-        python("-m", "extproc.cli", "extproc", "--workers", "2", *where, "--admin", "127.0.0.1:0"),
+        python("-m", "extproc.cli", "extproc", *where, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        said = ""
-        while not all(f"waiting for extproc-{at}" in said for at in (0, 1)):
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        process.send_signal(signal.SIGTERM)
-        rest, more = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def said_until(process, *texts):
+    """The log up to the line that completes these texts."""
+    said = ""
+    while not all(text in said for text in texts):
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def test_extproc_starts_its_workers_and_stops_them(place):
+    with extproc(place, "--workers", "2", "--admin", "127.0.0.1:0") as process:
+        said = said_until(process, "waiting for extproc-0", "waiting for extproc-1")
+        process.send_signal(signal.SIGTERM)
+        rest, more = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert "ready" not in rest
     assert f"it needs Redis at unix://{place}/no-redis.sock" in said
     assert re.search(r"^kvoy +\| stopping$", said + more, re.MULTILINE)
+
+
+def test_the_admin_endpoint_of_extproc_may_have_an_ipv6_address(place):
+    with socket.socket(socket.AF_INET6) as listening:
+        try:
+            listening.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    with extproc(place, "--workers", "1", "--admin", "[::1]:0") as process:
+        assert "restarting" not in said_until(process, "/readyz says 503")
+
+
+def test_a_log_level_that_is_none_is_no_traceback(place, monkeypatch):
+    monkeypatch.setenv("KVOY_LOG", "bogus")
+    with extproc(place, "--workers", "1", "--admin", "127.0.0.1:0") as process:
+        said = said_until(process, "KVOY_LOG='bogus' is no level", "/readyz says 503")
+
+    assert "Traceback" not in said
+    assert "restarting" not in said

@@ -3,14 +3,15 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from benchmarks.engine import metrics
 from benchmarks.engine.api import catalogue, control, errors, pooling
-from benchmarks.engine.api.ask import Dialect
+from benchmarks.engine.api.ask import Dialect, Envelope
 from benchmarks.engine.api.chat import Chat, ChatRequest
 from benchmarks.engine.api.completions import Completion, CompletionRequest
 from benchmarks.engine.api.context import Context
@@ -26,9 +27,11 @@ from benchmarks.engine.api.messages import Messages, MessagesRequest
 from benchmarks.engine.api.parse import parse
 from benchmarks.engine.api.responses import Responses, ResponsesRequest
 from benchmarks.engine.journal import Outcome, Received
+from benchmarks.engine.models import Models
 from benchmarks.engine.runtime import Work
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Pooling = TypeVar("_Pooling", pooling.EmbeddingRequest, pooling.RerankRequest)
 
 ENGINE_NAME = "x-engine-name"
 REQUEST_ID = "x-request-id"
@@ -54,8 +57,10 @@ def build(context: Context) -> web.Application:
     app.on_response_prepare.append(_headers(context))
     for path, dialect in _DIALECTS.items():
         app.router.add_post(path, _generation(context, dialect))
-    app.router.add_post("/v1/embeddings", _embeddings(context))
-    app.router.add_post("/v1/rerank", _rerank(context))
+    embed = _pooling(context, pooling.EmbeddingRequest, pooling.embedding_works, pooling.embeddings)
+    app.router.add_post("/v1/embeddings", embed)
+    rerank = _pooling(context, pooling.RerankRequest, pooling.rerank_works, pooling.rerank)
+    app.router.add_post("/v1/rerank", rerank)
     _add_catalogue(app, context)
     control.add_routes(app, context)
     return app
@@ -69,24 +74,18 @@ def _generation(context: Context, dialect_of: Callable[[bytes], Dialect]) -> Han
     return handle
 
 
-def _embeddings(context: Context) -> Handler:
+def _pooling(
+    context: Context,
+    kind: type[_Pooling],
+    works_of: Callable[[_Pooling, Models, int], list[Work]],
+    answer: Callable[[Envelope, _Pooling, Sequence[Work]], dict[str, object]],
+) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         await interruption(context.faults.take())
-        body = parse(await request.read(), pooling.EmbeddingRequest)
-        works = pooling.embedding_works(body, context.models, context.settings.max_model_len)
+        body = parse(await request.read(), kind)
+        works = works_of(body, context.models, context.settings.max_model_len)
         await _prefill(context, works)
-        return json_answer(pooling.embeddings(context.envelope(request[_ID], body.model), body, works))
-
-    return handle
-
-
-def _rerank(context: Context) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        await interruption(context.faults.take())
-        body = parse(await request.read(), pooling.RerankRequest)
-        works = pooling.rerank_works(body, context.models, context.settings.max_model_len)
-        await _prefill(context, works)
-        return json_answer(pooling.rerank(context.envelope(request[_ID], body.model), body, works))
+        return json_answer(answer(context.envelope(request[_ID], body.model), body, works))
 
     return handle
 

@@ -30,6 +30,13 @@ async def test_a_fixed_rate_sends_exactly_what_it_promised(port: int) -> None:
     assert len(tally.latencies) == 100
 
 
+async def test_the_lowest_rate_is_one_request(port: int) -> None:
+    async with asyncio.timeout(20):
+        tally = await fixed_rate("127.0.0.1", port, b"body", rate=1, seconds=0.5)
+
+    assert len(tally.latencies) == 1
+
+
 async def test_a_bad_answer_ends_the_load() -> None:
     class Refusing(Engine):
         def data_received(self, _: bytes) -> None:

@@ -39,7 +39,7 @@ def test_all_talk_to_the_same_store():
 
     assert option(found["valkey"], "--unixsocket") == "/tmp/kvoy-1/valkey.sock"
     for name in ("controller", "extproc-0", "extproc-1"):
-        assert option(found[name], "--redis") == "unix:///tmp/kvoy-1/valkey.sock"
+        assert dict(found[name].env) == {"KVOY_REDIS": "unix:///tmp/kvoy-1/valkey.sock"}
         assert option(found[name], "--group") == "blue"
 
 
@@ -48,7 +48,8 @@ def test_with_a_redis_there_is_no_valkey():
 
     assert "valkey" not in found
     assert found["controller"].needs == ()
-    assert option(found["extproc-0"], "--redis") == "redis://me:secret@state"
+    assert dict(found["extproc-0"].env) == {"KVOY_REDIS": "redis://me:secret@state"}
+    assert not any("secret" in part for child in found.values() for part in child.argv)
     assert "Redis at redis://state" in found["extproc-0"].hint
 
 

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from controller.up.cli import up
+from extproc.supervise import Address
 
 
 def kvoy_up(*args):
@@ -62,6 +63,31 @@ def test_a_port_in_use_is_named_with_its_flag(tmp_path, busy, flag):
 
     assert code == 2
     assert f"Invalid value for '{flag}': cannot listen on 127.0.0.1:{busy} (Address already in use)" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "error"),
+    [
+        ("--host", "localhost", "localhost is no IP address: write 127.0.0.1 or ::1 for this machine alone"),
+        ("--host", "127.0.0.1:80", "127.0.0.1:80 is no IP address"),
+        ("--group", "a/b", "'a/b' is no group"),
+        ("--group", "a}{b", "'a}{b' is no group"),
+    ],
+)
+def test_what_would_not_start_is_refused_at_once(tmp_path, started, flag, value, error):
+    code, said = kvoy_up("-f", str(tmp_path), "--port", "0", "--admin-port", "0", flag, value)
+
+    assert code == 2
+    assert f"Invalid value for '{flag}': {error}" in said
+    assert started == []
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_listened_on_in_brackets(tmp_path, started, host):
+    code, said = kvoy_up("-f", str(tmp_path), "--port", "0", "--admin-port", "0", "--host", host)
+
+    assert code == 0, said
+    assert Address.parse(started[0].listen).host == "::1"
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -156,6 +157,25 @@ def test_it_gets_ready_serves_and_leaves_nothing():
         assert not any(map(alive, children))
         assert "did not stop" not in up.log
     assert shared_memory() - before == set()
+
+
+def test_it_serves_on_an_ipv6_address():
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with kvoy_up(QUICKSTART, "--host", "::1", "--workers", "1") as up:
+        ready = up.ready()
+
+        assert ready.url.startswith("http://[::1]:")
+        assert get(f"{ready.url}/v1/models")[0] == 200
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as listening:
+            listening.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 COMMANDS = {

@@ -192,21 +192,6 @@ async def test_a_worker_may_let_a_body_stream_past_it(mesh):
     assert messages == []
 
 
-async def test_a_worker_may_ask_for_more_time(mesh):
-    async def slow(worker: StubWorker, context: Context) -> None:
-        await let_headers_pass(worker, context)
-        await context.read()
-        more = wire.ProcessingResponse()
-        more.override_message_timeout.FromMilliseconds(20_000)
-        await context.write(more)
-        await asyncio.sleep(2.5)
-        await context.write(decision(worker, "request_body"))
-
-    mesh.workers[0].behaviour = slow
-    assert (await mesh.ask())[0] == 200
-    assert mesh.engines[0].seen
-
-
 async def test_a_stream_survives_its_worker(start_mesh):
     go_on = asyncio.Event()
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from controller.xds.listener import public_listener
 from controller.xds.plane import DataPlane
+from tests.controller.xds.mesh import Mesh
 
 
 async def test_a_body_up_to_the_limit_is_routed_and_one_above_is_not(start_mesh):
@@ -26,7 +27,8 @@ async def test_the_request_id_is_ours_and_the_same_everywhere(mesh):
     assert mesh.workers[0].asked[0]["x-request-id"] == mesh.engines[0].seen[0]["X-Request-ID"] == ours
 
 
-async def test_the_path_reaches_the_engine_as_the_client_wrote_it(mesh):
+async def paths_seen(mesh: Mesh, path: str) -> tuple[bytes, list[str], list[str]]:
+    """The head of the answer to `path`, sent as it is, and the paths that worker and engine saw."""
     seen = []
 
     async def remember(request: web.Request) -> web.Response:
@@ -35,12 +37,52 @@ async def test_the_path_reaches_the_engine_as_the_client_wrote_it(mesh):
 
     mesh.engines[0].handler = remember
     reader, writer = await asyncio.open_connection("127.0.0.1", int(mesh.url.rpartition(":")[2]))
-    writer.write(b"GET /a//b/../c%2Fd?q=%20 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
-    assert b" 200 " in await reader.readline()
-    await reader.read()
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".encode())
+    head = await reader.read()
     writer.close()
     await writer.wait_closed()
-    assert seen == ["/a//b/../c%2Fd?q=%20"]
+    return head, [headers[":path"] for headers in mesh.workers[0].asked], seen
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/a%20b/caf%C3%A9?q=%20", "/a?q=//b/../%2F", "/a;b=1/", "/a%252Fb"]
+)
+async def test_a_path_reaches_the_engine_as_the_client_wrote_it(mesh, path):
+    head, asked, seen = await paths_seen(mesh, path)
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert asked == seen == [path]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//v1/chat/completions", "/v1/./chat//completions", "/x/../v1/chat/completions",
+     "/../v1/chat/completions", "/%2e%2E/v1/%2e/chat/completions", "/v1/ch%61t/completions",
+     "/v1\\chat/completions", "http://h//v1/chat/completions"],
+)  # fmt: skip
+async def test_another_spelling_of_a_path_is_no_other_path(mesh, path):
+    head, asked, seen = await paths_seen(mesh, path)
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert asked == seen == ["/v1/chat/completions"]
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/v1/chat%2Fcompletions", "/v1/chat/completions"),
+        ("/v1%5cchat%2f/completions?q=%2F", "/v1/chat/completions?q=%2F"),
+        ("/v1/models/org%2Fname", "/v1/models/org/name"),
+        ("/%2F%5Cevil.test/x", "/evil.test/x"),
+    ],
+)
+async def test_an_escaped_slash_is_redirected_to_a_slash_and_nobody_is_asked(mesh, path, to):
+    head, asked, seen = await paths_seen(mesh, path)
+
+    assert head.startswith(b"HTTP/1.1 307 ")
+    assert f"\r\nlocation: {to}\r\n".encode() in head
+    assert b"x-kvoy-reason" not in head
+    assert asked == seen == []
 
 
 async def test_server_sent_events_arrive_one_by_one_unchanged(mesh):

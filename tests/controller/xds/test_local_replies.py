@@ -126,6 +126,9 @@ async def test_a_body_above_the_limit_is_too_large(start_mesh):
 async def test_what_is_not_http_is_a_bad_request(mesh):
     check("bad-request", *await raw(mesh, b"NONSENSE\r\n\r\n"))
     check("bad-request", *await raw(mesh, b"GET / HTTP/1.1\r\n\r\n"))
+    for path in (b"/a%00", b"/a#b"):
+        request = b"GET %s HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n" % path
+        check("bad-request", *await raw(mesh, request))
     assert mesh.engines[0].seen == []
 
 

@@ -9,6 +9,7 @@ from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from hypothesis import given
 from hypothesis import strategies as st
 
+import controller.xds.endpoints
 from controller.xds.plane import DataPlane
 from controller.xds.resources import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, build
 from extproc.state.records import ModelRoute, ModelServer, Pod, Rule, Target, Tls
@@ -27,7 +28,7 @@ def built(*records, plane: DataPlane = PLANE):
 
 
 def endpoints(resources, cluster: str) -> list[str]:
-    assignment = ClusterLoadAssignment.FromString(resources.of(ENDPOINTS)[cluster])
+    assignment = ClusterLoadAssignment.FromString(resources.by_type[ENDPOINTS][cluster])
     sockets = [each.endpoint.address.socket_address for each in assignment.endpoints[0].lb_endpoints]
     return [f"{each.address} {each.port_value}" for each in sockets]
 
@@ -36,25 +37,38 @@ def changed(before, after) -> set[str]:
     return {
         each
         for each in (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
-        if before.version(each) != after.version(each)
+        if before.versions[each] != after.versions[each]
     }
 
 
 def test_a_model_server_has_a_cluster_endpoints_and_a_route():
     resources = built(SERVER, OTHER, pod("a", "10.0.0.1"), pod("b", "fd00::1", "s", "other", port=7000))
-    assert {"model/ns/s", "model/ns/other"} < set(resources.of(CLUSTERS))
+    assert {"model/ns/s", "model/ns/other"} < set(resources.by_type[CLUSTERS])
     assert endpoints(resources, "model/ns/s") == ["10.0.0.1 8000", "fd00::1 7000"]
     assert endpoints(resources, "model/ns/other") == ["fd00::1 7000"]
-    (raw,) = resources.of(ROUTES).values()
+    (raw,) = resources.by_type[ROUTES].values()
     (host,) = RouteConfiguration.FromString(raw).virtual_hosts
     assert [route.name for route in host.routes] == ["model/ns/other", "model/ns/s", "undecided"]
 
 
 def test_without_records_envoy_still_has_a_listener_and_the_workers():
     resources = built()
-    assert {"kvoy-extproc", "kvoy-extproc-0", "kvoy-extproc-1", "kvoy-nowhere"} < set(resources.of(CLUSTERS))
-    assert list(resources.of(LISTENERS)) == ["kvoy"]
-    assert resources.of(ENDPOINTS) == {}
+    workers = {"kvoy-extproc", "kvoy-worker/extproc-0", "kvoy-worker/extproc-1"}
+    assert {*workers, "kvoy-nowhere"} < set(resources.by_type[CLUSTERS])
+    assert list(resources.by_type[LISTENERS]) == ["kvoy"]
+    assert resources.by_type[ENDPOINTS] == {}
+
+
+def test_whatever_a_worker_is_called_it_takes_no_other_cluster_away():
+    names = ("extproc", "nowhere", "second-chance", "third-chance", "xds")
+    plane = replace(PLANE, workers=tuple((name, f"/run/{name}.sock") for name in names))
+    usual = {name for name in built(SERVER).by_type[CLUSTERS] if not name.startswith("kvoy-worker/")}
+
+    clusters = built(SERVER, plane=plane).by_type[CLUSTERS]
+
+    assert set(clusters) == usual | {f"kvoy-worker/{name}" for name in names}
+    nowhere = Cluster.FromString(clusters["kvoy-nowhere"])
+    assert nowhere.load_assignment.endpoints == []
 
 
 def test_pods_of_another_namespace_or_server_are_not_endpoints():
@@ -73,6 +87,22 @@ def test_a_pod_that_comes_changes_endpoints_alone():
         built(SERVER, pod("a", "10.0.0.1"), pod("b", "10.0.0.2")),
     )
     assert changed(before, after) == {ENDPOINTS}
+
+
+def test_one_pod_of_a_thousand_that_changes_is_serialised_alone(monkeypatch):
+    many = [pod(f"p{i}", f"10.7.{i // 250}.{i % 250 + 1}") for i in range(1000)]
+    before = built(SERVER, *many)
+    serialised = []
+    of_one = controller.xds.endpoints.tcp
+    monkeypatch.setattr("controller.xds.endpoints.tcp", lambda each: serialised.append(each) or of_one(each))
+
+    after = built(SERVER, *many[:-1], pod("p999", "10.8.0.1"))
+
+    assert serialised == ["10.8.0.1:8000"]
+    assert changed(before, after) == {ENDPOINTS}
+    was, now = set(endpoints(before, "model/ns/s")), set(endpoints(after, "model/ns/s"))
+    assert len(was) == len(now) == 1000
+    assert now - was == {"10.8.0.1 8000"}
 
 
 def test_a_changed_cluster_sends_its_endpoints_again():
@@ -96,7 +126,7 @@ def test_routes_that_only_workers_read_change_nothing():
 
 
 def test_a_listen_address_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="address"):
+    with pytest.raises(ValueError, match="8080 is not HOST:PORT"):
         built(plane=replace(PLANE, listen="8080"))
 
 
@@ -115,7 +145,7 @@ def test_the_order_of_records_is_of_no_consequence_and_every_cluster_has_endpoin
     again = {record.key: unique[record.key] for record in shuffled}
     resources = build(unique, PLANE)
     assert resources == build(again, PLANE)
-    dynamic = {name for name in resources.of(CLUSTERS) if name.startswith("model/")}
-    assert dynamic == set(resources.of(ENDPOINTS))
+    dynamic = {name for name in resources.by_type[CLUSTERS] if name.startswith("model/")}
+    assert dynamic == set(resources.by_type[ENDPOINTS])
     for name in dynamic:
-        assert Cluster.FromString(resources.of(CLUSTERS)[name]).name == name
+        assert Cluster.FromString(resources.by_type[CLUSTERS][name]).name == name

@@ -1,12 +1,13 @@
 """The ADS server and the real Envoy: changes are live, nothing is dropped, each side may come and go."""
 
 import asyncio
+import signal
 
 from aiohttp import web
 
 from controller.xds.resources import build
 from controller.xds.server import Ads
-from extproc.state.records import ModelServer
+from extproc.state.records import ModelServer, Pod
 from tests.controller.xds.mesh import DEADLINE_S, pods, until
 
 OTHER = ModelServer("ns", "other", "vLLM", 8000)
@@ -96,10 +97,42 @@ async def test_without_an_envoy_every_offer_is_accepted(run_dir):
         serving.cancel()
 
 
+async def test_a_socket_is_served_under_its_very_name(run_dir):
+    """gRPC takes what follows a percent sign in an address for a byte in hexadecimal."""
+    path = run_dir / "100%41 % x?#é.sock"
+    ads = Ads()
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(ads.serve(str(path)))
+        await until(path.is_socket, "the socket")
+        assert list(run_dir.iterdir()) == [path]
+        serving.cancel()
+
+
+async def test_an_envoy_that_hangs_gets_the_last_offer_and_few_before_it(mesh):
+    """Each offer is large, so that few fit into the buffers between the two."""
+    many = [Pod("ns", f"p{i}", f"127.1.{i // 250}.{i % 250}", ("s",)) for i in range(1000)]
+    updates = "cluster.model/ns/s.update_attempt"
+    before = await mesh.envoy.stat(updates)
+    mesh.envoy.process.send_signal(signal.SIGSTOP)
+    try:
+        for turn in range(200):
+            changing = Pod("ns", "changing", f"127.2.0.{turn}", ("s",))
+            records = (mesh.server, changing, *many, *pods(mesh.engines))
+            mesh.ads.offer(build({record.key: record for record in records}, mesh.plane))
+            await asyncio.sleep(0.002)
+        assert not await mesh.ads.accepted(0.2)
+    finally:
+        mesh.envoy.process.send_signal(signal.SIGCONT)
+    assert await mesh.ads.accepted(DEADLINE_S)
+    assert 0 < await mesh.envoy.stat(updates) - before < 100
+    assert "::127.2.0.199:8000::" in await mesh.envoy.get("/clusters")
+    assert (await mesh.ask())[0] == 200
+
+
 async def test_an_envoy_that_does_not_answer_has_not_accepted(mesh):
-    mesh.envoy.process.send_signal(19)
+    mesh.envoy.process.send_signal(signal.SIGSTOP)
     mesh.ads.offer(build({mesh.server.key: mesh.server}, mesh.plane))
     assert not await mesh.ads.accepted(0.2)
-    mesh.envoy.process.send_signal(18)
+    mesh.envoy.process.send_signal(signal.SIGCONT)
     assert await mesh.ads.accepted(DEADLINE_S)
     assert (await mesh.ask())[0] == 503

@@ -38,7 +38,7 @@ def ack(
 def test_clusters_are_sent_whole_when_none_is_named():
     (response,) = first(session(resources("ab")), CLUSTERS)
     assert set(response.resources) == {"a", "b"}
-    assert response.version == resources("ab").version(CLUSTERS)
+    assert response.version == resources("ab").versions[CLUSTERS]
 
 
 def test_an_acknowledged_response_is_not_sent_again():
@@ -225,7 +225,7 @@ def test_whatever_envoy_answers_it_ends_with_what_is_offered_last(start, script,
         assert found.verdict == "accepted"
         assert not envoy.warming
         for type_url in (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES):
-            assert envoy.state[type_url] == last.of(type_url)
+            assert envoy.state[type_url] == last.by_type[type_url]
 
 
 @given(offers, steps)

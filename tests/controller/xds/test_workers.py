@@ -30,7 +30,7 @@ def test_a_single_worker_gets_every_chance():
 
 def test_a_worker_alone_has_its_own_cluster():
     cluster = worker_cluster("extproc-3", "/run/3.sock")
-    assert (cluster.name, sockets(cluster)) == ("kvoy-extproc-3", {"/run/3.sock"})
+    assert (cluster.name, sockets(cluster)) == ("kvoy-worker/extproc-3", {"/run/3.sock"})
 
 
 def test_no_circuit_breaker_limits_what_workers_are_asked():

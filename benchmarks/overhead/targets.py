@@ -130,45 +130,29 @@ def _manifests(engine: int) -> list[dict[str, Any]]:
 
 def _plain(engine: int) -> dict[str, Any]:
     """Envoy's static configuration: one listener on a free port, one route, one endpoint."""
-    types = "type.googleapis.com/envoy.extensions.filters"
-    manager = {
-        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "bench",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "engine", "timeout": "0s"}}],
-                }
-            ]
-        },
-        "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
-        ],
+    filters = [{"name": "http", "typed_config": _connections()}]
+    listener = {"name": "bench", "address": _address(0), "filter_chains": [{"filters": filters}]}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(engine)}}]}]
+    cluster = {
+        "name": "engine",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "engine", "endpoints": endpoints},
     }
-    endpoint = {"address": _address(engine)}
     return {
         "admin": {"address": _address(0)},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": "bench",
-                    "address": _address(0),
-                    "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-                }
-            ],
-            "clusters": [
-                {
-                    "name": "engine",
-                    "type": "STATIC",
-                    "load_assignment": {
-                        "cluster_name": "engine",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
-                    },
-                }
-            ],
-        },
+        "static_resources": {"listeners": [listener], "clusters": [cluster]},
+    }
+
+
+def _connections() -> dict[str, Any]:
+    """The connection manager: everything goes to the engine."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    everything = {"match": {"prefix": "/"}, "route": {"cluster": "engine", "timeout": "0s"}}
+    return {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}],
     }
 
 

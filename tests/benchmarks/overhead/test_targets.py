@@ -1,6 +1,6 @@
 from benchmarks.overhead.__main__ import chat_body
 from benchmarks.overhead.load import closed_loop
-from benchmarks.overhead.stacks import Target, an_engine, envoy_alone, envoy_with_kvoy
+from benchmarks.overhead.targets import Target, an_engine, envoy_alone, envoy_with_kvoy
 
 
 async def carried(target: Target) -> int:
