@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from extproc.state.records import Change, Delete, ModelServer, Pod, Put, Record
-from extproc.state.snapshot import endpoint_address
 
 Records = Mapping[str, Record]
 """Records by key."""
@@ -49,11 +48,9 @@ def _endpoints(records: Records) -> dict[tuple[str, str], Pod]:
     for pod in records.values():
         if not isinstance(pod, Pod):
             continue
-        for name in pod.servers:
-            server = records.get(f"server/{pod.namespace}/{name}")
-            if isinstance(server, ModelServer):
-                alone = Pod(pod.namespace, pod.name, pod.ip, (name,), pod.port or server.port)
-                found[server.key, endpoint_address(pod, server)] = alone
+        for server, address in pod.places(records):
+            alone = Pod(pod.namespace, pod.name, pod.ip, (server.name,), pod.port or server.port)
+            found[server.key, address] = alone
     return found
 
 

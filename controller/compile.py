@@ -12,7 +12,6 @@ from controller.manifests.problem import Problem
 from controller.manifests.reader import Found, Reading
 from controller.manifests.shape import quoted
 from extproc.state import records
-from extproc.state.snapshot import endpoint_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _shared_addresses(
     for found, pod in pods:
         for name in pod.servers:
             server = servers[f"ModelServer {pod.namespace}/{name}"].record()
-            address = endpoint_address(pod, server)
+            address = pod.address(server)
             other = taken.setdefault((server.key, address), found.label)
             if other != found.label and other not in reported[found.label]:
                 reported[found.label].add(other)

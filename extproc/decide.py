@@ -20,7 +20,7 @@ from extproc.route import RouteMatch
 from extproc.schedule import least_in_flight
 from extproc.schedule.placement import Placement
 from extproc.state.records import ModelServer
-from extproc.state.snapshot import Snapshot, cluster_of
+from extproc.state.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Decider:
             route=choice.match.route.key,
             request_id=ask.head.request_id,
         )
-        return Routing(cluster_of(choice.server), choice.placement, reservation.id, choice.body)
+        return Routing(choice.server.cluster, choice.placement, reservation.id, choice.body)
 
     def forget(self, routing: Routing) -> None:
         """Take back the reservation of a decision that never reached Envoy."""

@@ -16,7 +16,6 @@ from controller.xds.plane import NOWHERE_CLUSTER
 from controller.xds.tls import tls_socket
 from extproc.state import envoy
 from extproc.state.records import ModelServer
-from extproc.state.snapshot import cluster_of
 
 CONNECT_TIMEOUT = timedelta(seconds=1)
 UNLIMITED = 100_000
@@ -30,7 +29,7 @@ ENGINE_IDLE = timedelta(seconds=4)
 def model_cluster(server: ModelServer) -> cluster.Cluster:
     """The pods of a ModelServer, tried in the order that the worker lists in the request's metadata."""
     return cluster.Cluster(
-        name=cluster_of(server),
+        name=server.cluster,
         type=cluster.ClusterDiscoveryType.EDS,
         eds_cluster_config=cluster.ClusterEdsClusterConfig(
             eds_config=core.ConfigSource(

@@ -27,6 +27,8 @@ class LocalReply:
     type: Literal["invalid_request_error", "service_unavailable_error", "server_error"]
     message: str
     when: str
+    becomes: int | None = None
+    """A status in place of Envoy's own."""
 
 
 def _details(*prefixes: str) -> str:
@@ -36,8 +38,9 @@ def _details(*prefixes: str) -> str:
 REPLIES: Mapping[str, LocalReply] = MappingProxyType(
     {
         "headers-too-large": LocalReply(
-            # 503 where the request has room for the client's headers, but not for ours.
-            statuses=(431, 503),
+            statuses=(431,),
+            # Envoy says 503 where there is room for the client's headers, but not for ours.
+            becomes=431,
             type="invalid_request_error",
             message="The request headers exceed Envoy's limit; send fewer or shorter ones.",
             when=_details(
@@ -97,6 +100,7 @@ def _mapper(reason: str, reply: LocalReply) -> hcm.ResponseMapper:
                 name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(expression)
             )
         ),
+        status_code=reply.becomes,
         headers_to_add=[core.HeaderValueOption(header=core.HeaderValue(key=REASON_HEADER, value=reason))],
         body_format_override=core.SubstitutionFormatString(
             text_format_source=core.DataSource(inline_string=_body(reason, reply)),

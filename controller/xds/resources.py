@@ -15,7 +15,6 @@ from controller.xds.plane import LISTENER, ROUTE_TABLE, DataPlane
 from controller.xds.routes import route_table
 from controller.xds.workers import deciding_clusters, worker_cluster
 from extproc.state.records import ModelServer, Pod, Record
-from extproc.state.snapshot import cluster_of, endpoint_address
 
 CLUSTERS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -63,7 +62,7 @@ def build(records: Mapping[str, Record], plane: DataPlane) -> Resources:
     """
     servers = tuple(sorted((r for r in records.values() if isinstance(r, ModelServer)), key=lambda s: s.key))
     return Resources.versioned(
-        clusters={**_plane_clusters(plane), **{cluster_of(server): _cluster(server) for server in servers}},
+        clusters={**_plane_clusters(plane), **{server.cluster: _cluster(server) for server in servers}},
         endpoints=_endpoints(servers, records),
         listeners={LISTENER: _listener(plane)},
         routes={ROUTE_TABLE: _routes(servers, plane)},
@@ -72,15 +71,12 @@ def build(records: Mapping[str, Record], plane: DataPlane) -> Resources:
 
 def _endpoints(servers: tuple[ModelServer, ...], records: Mapping[str, Record]) -> dict[str, bytes]:
     addresses: dict[str, list[str]] = {server.key: [] for server in servers}
-    by_key = {server.key: server for server in servers}
     for pod in records.values():
         if isinstance(pod, Pod):
-            for name in pod.servers:
-                server = by_key.get(f"server/{pod.namespace}/{name}")
-                if server is not None:
-                    addresses[server.key].append(endpoint_address(pod, server))
+            for server, address in pod.places(records):
+                addresses[server.key].append(address)
     return {
-        cluster_of(server): assignment(cluster_of(server), tuple(sorted(set(addresses[server.key]))))
+        server.cluster: assignment(server.cluster, tuple(sorted(set(addresses[server.key]))))
         for server in servers
     }
 

@@ -8,7 +8,6 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from controller.xds.plane import NOWHERE_CLUSTER, ROUTE_TABLE, UNDECIDED_ROUTE, DataPlane
 from extproc.state import envoy
 from extproc.state.records import ModelServer, Retry
-from extproc.state.snapshot import cluster_of
 
 RETRY_ON = "connect-failure,refused-stream,reset,gateway-error"
 """What is tried on the next endpoint. All of it happens before the first byte of an answer has gone out."""
@@ -45,7 +44,7 @@ def route_table(servers: tuple[ModelServer, ...], plane: DataPlane) -> route.Rou
 
 def server_route(server: ModelServer) -> route.Route:
     """Requests that a worker sent to this ModelServer."""
-    cluster = cluster_of(server)
+    cluster = server.cluster
     chosen = route.HeaderMatcher(name=envoy.CLUSTER_HEADER, string_match=matcher.StringMatcher(exact=cluster))
     return route.Route(
         name=cluster,

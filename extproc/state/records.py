@@ -4,9 +4,17 @@ The controller compiles manifests into these records; `snapshot.Snapshot` is wha
 tagged by kind and encoded as msgpack. A record key is ``kind/namespace/name``.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
+
+from extproc.state.envoy import cluster_name
+
+
+def server_key(namespace: str, name: str) -> str:
+    """Record key of a ModelServer."""
+    return f"server/{namespace}/{name}"
 
 
 class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,7 +100,12 @@ class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server")
 
     @property
     def key(self) -> str:
-        return f"server/{self.namespace}/{self.name}"
+        return server_key(self.namespace, self.name)
+
+    @property
+    def cluster(self) -> str:
+        """Envoy's cluster of this pool."""
+        return cluster_name(self.namespace, self.name)
 
 
 class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
@@ -108,6 +121,18 @@ class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
     @property
     def key(self) -> str:
         return f"pod/{self.namespace}/{self.name}"
+
+    def address(self, server: ModelServer) -> str:
+        """``ip:port`` under which Envoy knows this pod in the server's cluster; IPv6 in brackets."""
+        ip = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"{ip}:{self.port or server.port}"
+
+    def places(self, records: "Mapping[str, Record]") -> "Iterator[tuple[ModelServer, str]]":
+        """Each ModelServer among the records that selects this pod, and the pod's address there."""
+        for name in self.servers:
+            server = records.get(server_key(self.namespace, name))
+            if isinstance(server, ModelServer):
+                yield server, self.address(server)
 
 
 Record = ModelRoute | ModelServer | Pod

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import re2
 
-from extproc.state import envoy
 from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
 
 
@@ -139,11 +138,6 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
     )
 
 
-def cluster_of(server: ModelServer) -> str:
-    """Envoy's cluster for a ModelServer."""
-    return envoy.cluster_name(server.namespace, server.name)
-
-
 def _pattern(regex: str) -> object:
     options = re2.Options()
     options.log_errors = False
@@ -185,15 +179,6 @@ def _by_name(named: Iterable[tuple[str, CompiledRoute]]) -> Mapping[str, tuple[C
 def _endpoints(servers: Mapping[str, ModelServer], pods: list[Pod]) -> Mapping[str, tuple[Endpoint, ...]]:
     found: dict[str, list[Endpoint]] = {key: [] for key in servers}
     for pod in sorted(pods, key=lambda pod: pod.name):
-        for name in pod.servers:
-            key = f"server/{pod.namespace}/{name}"
-            if key in servers:
-                address = endpoint_address(pod, servers[key])
-                found[key].append(Endpoint(pod.key, address))
+        for server, address in pod.places(servers):
+            found[server.key].append(Endpoint(pod.key, address))
     return MappingProxyType({key: tuple(endpoints) for key, endpoints in found.items()})
-
-
-def endpoint_address(pod: Pod, server: ModelServer) -> str:
-    """``ip:port`` under which Envoy knows the pod in the server's cluster; IPv6 in brackets."""
-    ip = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-    return f"{ip}:{pod.port or server.port}"

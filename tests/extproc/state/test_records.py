@@ -20,6 +20,7 @@ from extproc.state.records import (
     decode_record,
     encode,
 )
+from extproc.testing import a_pod, a_server
 
 MATCH = StringMatch(prefix="/v1")
 ROUTE = ModelRoute(
@@ -119,3 +120,30 @@ def test_foreign_bytes_are_refused_by_a_named_error(raw: bytes) -> None:
 def test_a_record_is_no_publication() -> None:
     with pytest.raises(msgspec.ValidationError):
         decode_publication(encode(POD))
+
+
+@pytest.mark.parametrize(
+    ("pod", "address"),
+    [
+        (a_pod("p", ip="10.0.0.1"), "10.0.0.1:8000"),
+        (a_pod("p", ip="10.0.0.1", port=9001), "10.0.0.1:9001"),
+        (a_pod("p", ip="fd00::1"), "[fd00::1]:8000"),
+    ],
+)
+def test_an_address_is_what_envoy_calls_the_pod(pod: Pod, address: str) -> None:
+    assert pod.address(a_server("s")) == address
+
+
+def test_the_cluster_of_a_server_names_namespace_and_name() -> None:
+    assert a_server("s").cluster == "model/default/s"
+
+
+def test_a_pod_has_a_place_in_each_server_that_selects_it() -> None:
+    servers = {server.key: server for server in (a_server("s"), a_server("t", port=9000), a_server("other"))}
+
+    places = a_pod("p", "t", "s", "gone").places(servers)
+
+    assert [(server.name, address) for server, address in places] == [
+        ("t", "10.0.0.1:9000"),
+        ("s", "10.0.0.1:8000"),
+    ]

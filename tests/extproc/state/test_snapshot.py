@@ -6,9 +6,7 @@ from extproc.state.snapshot import (
     Condition,
     Endpoint,
     Snapshot,
-    cluster_of,
     compile_snapshot,
-    endpoint_address,
 )
 from extproc.testing import a_pod, a_route, a_rule, a_server, a_snapshot
 
@@ -174,22 +172,6 @@ def test_a_pod_serves_only_servers_of_its_namespace() -> None:
     assert a_snapshot(a_server("s"), Pod("other", "p", "10.0.0.1", ("s",))).endpoints == {
         "server/default/s": ()
     }
-
-
-@pytest.mark.parametrize(
-    ("pod", "address"),
-    [
-        (a_pod("p", ip="10.0.0.1"), "10.0.0.1:8000"),
-        (a_pod("p", ip="10.0.0.1", port=9001), "10.0.0.1:9001"),
-        (a_pod("p", ip="fd00::1"), "[fd00::1]:8000"),
-    ],
-)
-def test_an_address_is_what_envoy_calls_the_pod(pod: Pod, address: str) -> None:
-    assert endpoint_address(pod, a_server("s")) == address
-
-
-def test_the_cluster_of_a_server_names_namespace_and_name() -> None:
-    assert cluster_of(a_server("s")) == "model/default/s"
 
 
 def test_before_the_first_publication_nothing_can_be_served() -> None:
