@@ -35,7 +35,9 @@ async def test_open_requests_are_counted_on_their_pods_and_seen_by_every_worker(
 
         await until(seen_by_all)
         counts = (await world.states())[0]["in_flight"]["all"]
-        assert sorted(counts.values()) == [0, 5, 5]
+        assert counts["default/big"] == 0
+        # Each of the two workers spreads its share of the burst evenly, but for one request.
+        assert abs(counts["default/small-1"] - counts["default/small-2"]) <= 2
 
     await until(world.idle)
 

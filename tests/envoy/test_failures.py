@@ -72,14 +72,21 @@ async def test_a_worker_that_hangs_loses_no_request(world: World) -> None:
     await until(world.idle)
 
 
+async def lose_redis(world: World) -> int:
+    """Kill Valkey, which keeps nothing; the generation before, which the next publication will exceed."""
+    before = await world.generation()
+    (valkey,) = world.stack.pids("valkey-server")
+    os.kill(valkey, signal.SIGKILL)
+    return before
+
+
 async def test_redis_stopped_and_started_under_load_is_not_noticed(world: World) -> None:
     async with load(world) as ends:
         await enough(ends)
         for _ in range(2):
-            (valkey,) = world.stack.pids("valkey-server")
-            os.kill(valkey, signal.SIGKILL)
+            before = await lose_redis(world)
             await enough(ends)
-            await until(lambda: connected(world))
+            await world.settled(before)
             await enough(ends)
 
     assert set(ends) == {"200"}
@@ -87,9 +94,8 @@ async def test_redis_stopped_and_started_under_load_is_not_noticed(world: World)
 
 
 async def test_configuration_flows_again_after_redis_came_back_empty(world: World) -> None:
-    (valkey,) = world.stack.pids("valkey-server")
-    os.kill(valkey, signal.SIGKILL)
-    await until(lambda: connected(world))
+    before = await lose_redis(world)
+    await world.settled(before)
 
     async with world.extra(a_model_route("after", "after-restart", to("big"))):
         assert (await world.chat("after-restart")).served_by == "big"
@@ -154,10 +160,6 @@ async def test_a_bad_edit_keeps_the_last_good_configuration_and_says_why(world: 
         assert (await world.chat("deepseek-r1")).status == 200
     finally:
         broken.unlink()
-
-
-async def connected(world: World) -> bool:
-    return await world.metric("kvoy_state_connected") == len(world.stack.admins)
 
 
 async def said(world: World, text: str) -> bool:
