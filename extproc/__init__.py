@@ -19,6 +19,6 @@ The files follow a request from top to bottom:
     supervise/     runs processes and keeps them running; cli.py the command line
     testing.py     builders for tests of kvoy and of its plugins
 
-I/O lives in server, share, admin, app, supervise/ and state/{store,replica}; everything that a decision passes
-through is synchronous.
+I/O lives in server, share, admin, app, supervise/ and state/{store,replica}; everything that a decision
+passes through is synchronous.
 """
