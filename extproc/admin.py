@@ -9,6 +9,7 @@ from aiohttp import web
 from extproc.explain import Journal
 from extproc.metrics import Metrics
 from extproc.reservations import Reservations
+from extproc.state.records import label
 from extproc.state.snapshot import Snapshot
 
 PATHS: Mapping[str, str] = {
@@ -73,12 +74,12 @@ class Admin:
                 "generation": snapshot.generation,
                 "models": [name for name, _ in snapshot.models],
                 "endpoints": {
-                    server.removeprefix("server/"): [endpoint.address for endpoint in endpoints]
+                    label(server): [endpoint.address for endpoint in endpoints]
                     for server, endpoints in sorted(snapshot.endpoints.items())
                 },
                 "in_flight": {
-                    "own": {pod.removeprefix("pod/"): n for pod, n in self._reservations.counts().items()},
-                    "all": {pod.removeprefix("pod/"): self._reservations.load(pod) for pod in sorted(pods)},
+                    "own": {label(pod): n for pod, n in self._reservations.counts().items()},
+                    "all": {label(pod): self._reservations.load(pod) for pod in sorted(pods)},
                 },
             }
         )

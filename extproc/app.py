@@ -20,7 +20,7 @@ from extproc.settings import Settings
 from extproc.share import Share
 from extproc.state.replica import Replica
 from extproc.state.store import Store
-from extproc.supervise import stop_on_signals
+from extproc.supervise import Address, stop_on_signals
 from extproc.wire import Encoder
 
 log = logging.getLogger("kvoy.extproc")
@@ -104,11 +104,11 @@ async def _first(wanted: Coroutine[None, None, None], *, unless: asyncio.Event) 
 
 
 async def _admin(admin: Admin, address: str) -> None:
-    host, _, port = address.rpartition(":")
+    where = Address.parse(address)
     runner = web.AppRunner(admin.app(), access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        await web.TCPSite(runner, where.host, where.port).start()
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

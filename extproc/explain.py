@@ -12,7 +12,7 @@ from extproc.rejection import Rejection
 from extproc.request import Head
 from extproc.route import RouteMatch
 from extproc.schedule.placement import Placement
-from extproc.state.records import ModelServer
+from extproc.state.records import ModelServer, label
 
 _LONGEST_TEXT = 256
 """Characters kept of what a client chose: it must not choose our memory."""
@@ -71,12 +71,12 @@ def _told(entry: _Routed) -> dict[str, Any]:
         "rule": entry.match.rule.name,
         "adapter": entry.match.adapter,
         "server": f"{entry.server.namespace}/{entry.server.name}",
-        "pod": entry.placement.chosen.endpoint.pod.removeprefix("pod/"),
+        "pod": label(entry.placement.chosen.endpoint.pod),
         "why": entry.placement.why(),
         "considered": entry.placement.considered,
         "candidates": [
             {
-                "pod": candidate.endpoint.pod.removeprefix("pod/"),
+                "pod": label(candidate.endpoint.pod),
                 "address": candidate.endpoint.address,
                 "in_flight": candidate.in_flight,
             }

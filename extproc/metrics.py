@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from extproc.accesslog import Outcome
 from extproc.exchange import Decision, LocalAnswer
+from extproc.state.records import label
 
 _DECISION_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
 _REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -78,7 +79,7 @@ class Metrics:
             self._local.labels(str(decision.status)).inc()
 
     def ended(self, outcome: Outcome) -> None:
-        entry, server = outcome.entry, outcome.reservation.server.removeprefix("server/")
+        entry, server = outcome.entry, label(outcome.reservation.server)
         self._requests.labels(server, str(entry.status), outcome.end.value).inc()
         if outcome.moved:
             self._moved.labels(server).inc()
@@ -126,5 +127,5 @@ class Gauges(Collector):
             labels=["pod"],
         )
         for pod, count in self._in_flight().items():
-            family.add_metric([pod.removeprefix("pod/")], count)
+            family.add_metric([label(pod)], count)
         yield family

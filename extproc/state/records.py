@@ -17,6 +17,11 @@ def server_key(namespace: str, name: str) -> str:
     return f"server/{namespace}/{name}"
 
 
+def label(key: str) -> str:
+    """A record key as people write it: ``namespace/name``."""
+    return key.partition("/")[2]
+
+
 class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     """A condition on a header value or on the path: the first of the three that is set decides.
 

