@@ -5,7 +5,7 @@ tagged by kind and encoded as msgpack. A record key is ``kind/namespace/name``.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -87,6 +87,44 @@ class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
     verify: bool = True
 
 
+class Plugin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A scheduling plugin by its name in `extproc.schedule.catalogue`, with its checked arguments."""
+
+    name: str
+    args: dict[str, Any] = {}
+    """Argument name, as the configuration file spells it, to value; absent ones have their defaults."""
+    weight: float = 1.0
+    """Share of a scorer in the total; screens have none."""
+
+
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How endpoints are chosen: the screens drop some, the weighed scorers rank the rest."""
+
+    screens: tuple[Plugin, ...] = ()
+    scorers: tuple[Plugin, ...] = (Plugin("lmetric"),)
+
+
+class Scheduler(msgspec.Struct, frozen=True, tag="scheduler"):
+    """The profile of every ModelServer that has none of its own."""
+
+    profile: Profile
+
+    @property
+    def key(self) -> str:
+        return "scheduler/default"
+
+
+class KvEvents(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where an engine publishes its KV events, where it cannot be asked.
+
+    Addresses are ZeroMQ's, ``tcp://*:5557``: the host ``*`` stands for the pod's IP, and data-parallel rank r
+    listens on the port plus r.
+    """
+
+    endpoint: str
+    replay: str | None = None
+
+
 class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server"):
     """A pool of pods that serve one model."""
 
@@ -102,6 +140,14 @@ class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server")
     tls: Tls | None = None
     report_usage: bool = True
     """Ask the engine for token usage in streamed answers even where the client did not."""
+    ranks: int = 1
+    """Data-parallel ranks of each pod; more than one makes every rank an endpoint of its own."""
+    profile: Profile | None = None
+    """How its endpoints are chosen; None means as `Scheduler` says."""
+    tokenizer: str | None = None
+    """Directory of the model's tokeniser below the workers' ``--tokenizers``; None means the model's name."""
+    kv_events: KvEvents | Literal["off"] | None = None
+    """None: the collector asks the engine where its events are."""
 
     @property
     def key(self) -> str:
@@ -140,7 +186,7 @@ class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
                 yield server, self.address(server)
 
 
-Record = ModelRoute | ModelServer | Pod
+Record = ModelRoute | ModelServer | Pod | Scheduler
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):

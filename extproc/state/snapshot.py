@@ -10,15 +10,36 @@ from types import MappingProxyType
 
 import re2
 
-from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
+from extproc.state.records import (
+    ModelRoute,
+    ModelServer,
+    Pod,
+    Profile,
+    Record,
+    Rule,
+    Scheduler,
+    StringMatch,
+    Target,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A pod as one ModelServer reaches it: the pod's key and ``ip:port``."""
+    """An engine as one ModelServer reaches it: a pod, or one data-parallel rank of a pod."""
 
     pod: str
+    """Key of the pod."""
     address: str
+    """``ip:port``."""
+    rank: int | None = None
+    """Data-parallel rank; None where the pod has only one."""
+    key: str = ""
+    """Names the engine wherever state is kept: the pod's key, and ``#rank`` where there are several."""
+
+    @classmethod
+    def of(cls, pod: str, address: str, rank: int | None = None) -> "Endpoint":
+        """The endpoint with its key."""
+        return cls(pod, address, rank, pod if rank is None else f"{pod}#{rank}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,8 @@ class Snapshot:
     """ModelServer key to its ready endpoints, in order of pod name."""
     header_names: frozenset[str] = frozenset()
     """Lower-case names of the headers that some rule looks at."""
+    profile: Profile = field(default_factory=Profile)
+    """How endpoints of a ModelServer without a profile of its own are chosen."""
 
     @property
     def models(self) -> tuple[tuple[str, float], ...]:
@@ -116,6 +139,7 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
     routes: list[ModelRoute] = []
     servers: dict[str, ModelServer] = {}
     pods: list[Pod] = []
+    profile = Profile()
     for record in records:
         match record:
             case ModelRoute():
@@ -124,6 +148,8 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
                 servers[record.key] = record
             case Pod():
                 pods.append(record)
+            case Scheduler():
+                profile = record.profile
     routes.sort(key=lambda route: (route.created, route.namespace, route.name))
     by_namespace = _by_namespace(servers.values())
     compiled = tuple(_compiled(route, by_namespace) for route in routes)
@@ -135,6 +161,7 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
         routes=compiled,
         endpoints=_endpoints(servers, pods),
         header_names=frozenset(name for route in routes for rule in route.rules for name in rule.headers),
+        profile=profile,
     )
 
 
@@ -180,5 +207,6 @@ def _endpoints(servers: Mapping[str, ModelServer], pods: list[Pod]) -> Mapping[s
     found: dict[str, list[Endpoint]] = {key: [] for key in servers}
     for pod in sorted(pods, key=lambda pod: pod.name):
         for server, address in pod.places(servers):
-            found[server.key].append(Endpoint(pod.key, address))
+            ranks = range(server.ranks) if server.ranks > 1 else (None,)
+            found[server.key] += (Endpoint.of(pod.key, address, rank) for rank in ranks)
     return MappingProxyType({key: tuple(endpoints) for key, endpoints in found.items()})
