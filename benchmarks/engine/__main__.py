@@ -23,6 +23,8 @@ log = logging.getLogger("kvoy.engine")
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+_PORTS = click.IntRange(-1, 65535)
+
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
 
 
@@ -37,6 +39,7 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Command], Command]:
 Examples:
   python -m benchmarks.engine --name pod-a --port 8000 --model deepseek-r1-7b
   python -m benchmarks.engine --name slow --port 8001 --inter-token-s 0.5 --reply-tokens 60
+  python -m benchmarks.engine --name dp --data-parallel-size 2 --kv-events 5557 --kv-events-replay 5567
   python -m benchmarks.engine --port 8002 --fault '[{"kind":"status","status":503,"times":2}]'
 \b
 At run time:
@@ -50,6 +53,8 @@ Kinds of faults:
   {"kind":"reset","after_tokens":3}         reset the connection after 3 tokens
   {"kind":"slow_start","seconds":5}         503 on every path, /health included, for 5 s
   {"kind":"refuse","seconds":5}             reset all connections and refuse new ones for 5 s
+  {"kind":"lose_events","batches":3}        subscribers miss the next 3 batches of KV events
+  {"kind":"no_tokens","status":500}         answer /tokenize so
 """,
 )
 @_option("--name", "Who answers: first words of every answer and header x-engine-name.")
@@ -60,12 +65,23 @@ Kinds of faults:
 @_option("--max-loras", "LoRA adapters that may run at once; 0 switches LoRA off.")
 @_option("--max-model-len", "Tokens of prompt and answer together.")
 @_option("--block-size", "Tokens per KV block.")
-@_option("--num-blocks", "KV blocks.")
+@_option("--num-blocks", "KV blocks of each rank.")
+@_option("--data-parallel-size", "Ranks behind this port; header x-data-parallel-rank picks one.")
 @_option("--max-running", "Requests computed at once.")
 @_option("--max-waiting", "Requests in the queue; more get 503.")
 @_option("--prefill-tokens-per-s", "Prompt tokens per second, shared by all requests; inf for no delay.")
 @_option("--inter-token-s", "Seconds between two tokens of an answer.")
 @_option("--reply-tokens", "Tokens of an answer that the request does not cut.")
+@click.option(
+    "--prompt-tokens-details/--no-prompt-tokens-details",
+    default=True,
+    show_default=True,
+    help="Whether usage says how many prompt tokens were cached.",
+)
+@_option("--kv-events", "Port for KV events, rank r has the one r higher; 0: any, -1: off.", type=_PORTS)
+@_option("--kv-events-replay", "Likewise, the port that answers who missed some.", type=_PORTS)
+@_option("--kv-events-topic", "ZeroMQ topic of the events.")
+@_option("--kv-events-buffer", "Batches of events that each rank keeps for replay.")
 @_option("--keep-requests", "Requests that /_engine/requests shows.")
 @click.option("--fault", "faults", default="[]", help="JSON list of faults in force from the start.")
 @click.option("--tls-cert", type=_PEM, help="PEM certificate chain: speak HTTPS.")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.engine import cache
 from benchmarks.engine.cache import BlockCache, Lease
+from benchmarks.engine.events import AllBlocksCleared, Chain, Event, removed
+from benchmarks.engine.models import Adapter
 from benchmarks.engine.tokens import Tokens
 
 
@@ -35,8 +37,18 @@ class Job:
     id: int
     prompt: Tokens
     output: Tokens
-    adapter: str | None = None
+    adapter: Adapter | None = None
     salt: str | None = None
+
+    @property
+    def root(self) -> cache.BlockHash:
+        """What the first block of the prompt follows."""
+        return cache.root(None if self.adapter is None else self.adapter.name, self.salt)
+
+    def slice(self, start: int, stop: int) -> Tokens:
+        """Tokens of the prompt and then the answer."""
+        prompt = len(self.prompt)
+        return self.prompt[start:stop] + self.output[max(0, start - prompt) : max(0, stop - prompt)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class _Running:
     arrived: float
     started: float
     hashes: list[cache.BlockHash]
+    """Of the full blocks of the prompt, then of those that the answer filled."""
     lease: Lease
 
 
@@ -75,6 +88,8 @@ class Batch:
 
     limits: Limits
     blocks: BlockCache
+    events: list[Event] | None = None
+    """What happened to the blocks since somebody last emptied this list; None if nobody asks."""
     _waiting: OrderedDict[int, _Waiting] = field(default_factory=OrderedDict)
     _running: dict[int, _Running] = field(default_factory=dict)
     _line: OrderedDict[int, _Running] = field(default_factory=OrderedDict)
@@ -83,6 +98,7 @@ class Batch:
     """Running jobs per adapter; no zeros."""
     next_at: float | None = None
     """When `advance` has something to do; None while no prefill runs."""
+    _paused: bool = False
 
     @property
     def running(self) -> int:
@@ -103,11 +119,11 @@ class Batch:
 
     @property
     def waiting_adapters(self) -> frozenset[str]:
-        return frozenset(entry.job.adapter for entry in self._waiting.values() if entry.job.adapter)
+        return frozenset(entry.job.adapter.name for entry in self._waiting.values() if entry.job.adapter)
 
     def submit(self, job: Job, now: float) -> None:
         """Start the job or let it wait; QueueFullError leaves everything as it was."""
-        hashes = cache.chain(cache.root(job.adapter, job.salt), job.prompt, self.blocks.block_size)
+        hashes = cache.chain(job.root, job.prompt, self.blocks.block_size)
         self._waiting[job.id] = _Waiting(job, now, hashes)
         self._start_what_fits(now)
         if len(self._waiting) > self.limits.max_waiting:
@@ -119,55 +135,98 @@ class Batch:
         done = []
         while self.next_at is not None and self.next_at <= now:
             _, entry = self._line.popitem(last=False)
+            self._compute(entry)
             done.append(self._prefilled(entry, self.next_at))
             self._begin_prefill(self.next_at)
         return done
 
+    def answered(self, job_id: int, tokens: int) -> bool:
+        """The answer of a running job has so many tokens; True if they fill a block of its own.
+
+        The last token of an answer has no KV: nothing came after it.
+        """
+        entry = self._running[job_id]
+        size = self.blocks.block_size
+        full = (len(entry.job.prompt) + tokens - 1) // size
+        before = len(entry.hashes)
+        for place in range(before, full):
+            self._fill(entry, place, entry.job.slice(place * size, (place + 1) * size))
+        return full > before
+
     def leave(self, job_id: int, now: float, answered: int) -> None:
         """A job ends, complete or not, after ``answered`` tokens of its output; unknown ids are ignored."""
         self._waiting.pop(job_id, None)
-        entry = self._running.pop(job_id, None)
-        if entry is not None:
-            self._free(entry, now, answered)
+        if job_id in self._running:
+            if answered:
+                self.answered(job_id, answered)
+            self._free(self._running.pop(job_id), now)
         self._start_what_fits(now)
 
-    def _free(self, entry: _Running, now: float, answered: int) -> None:
-        computed = entry.job.id not in self._line
-        if not computed:
+    def pause(self) -> None:
+        """Start nothing until `resume`; what runs is computed to its end."""
+        self._paused = True
+
+    def resume(self, now: float) -> None:
+        """Start again what waits."""
+        self._paused = False
+        self._start_what_fits(now)
+
+    def clear_cache(self) -> bool:
+        """Forget every cached block; False, with nothing done, while requests run."""
+        cleared = self.blocks.clear()
+        if cleared and self.events is not None:
+            self.events.append(AllBlocksCleared())
+        return cleared
+
+    def _compute(self, entry: _Running) -> None:
+        fresh = self.blocks.computed(entry.lease)
+        if self.events is not None:
+            size, chain = self.blocks.block_size, self._chain(entry)
+            for places in fresh:
+                tokens = entry.job.slice(places.start * size, places.stop * size)
+                self.events.append(chain.stored(places, tokens))
+
+    def _fill(self, entry: _Running, place: int, tokens: Tokens) -> None:
+        parent = entry.hashes[-1] if entry.hashes else entry.job.root
+        entry.hashes.extend(cache.chain(parent, tokens, self.blocks.block_size))
+        self.blocks.fill(entry.lease, entry.hashes[place])
+        if self.events is not None:
+            self.events.append(self._chain(entry).stored(range(place, place + 1), tokens))
+
+    def _chain(self, entry: _Running) -> Chain:
+        return Chain(entry.hashes, self.blocks.block_size, entry.job.adapter, entry.job.salt)
+
+    def _free(self, entry: _Running, now: float) -> None:
+        if entry.job.id in self._line:
             was_first = next(iter(self._line)) == entry.job.id
             del self._line[entry.job.id]
             if was_first:
                 self._begin_prefill(now)
         if entry.job.adapter is not None:
-            self._adapters[entry.job.adapter] -= 1
+            self._adapters[entry.job.adapter.name] -= 1
             self._adapters += Counter()  # drops the zeros
-        self.blocks.release(entry.lease, computed, self._answer_hashes(entry, answered))
-
-    def _answer_hashes(self, entry: _Running, answered: int) -> list[cache.BlockHash]:
-        # The last token of an answer has no KV: nothing came after it.
-        if answered < 2:
-            return []
-        tokens = entry.job.prompt + entry.job.output[: answered - 1]
-        parent = entry.hashes[-1] if entry.hashes else cache.root(entry.job.adapter, entry.job.salt)
-        return cache.chain(parent, tokens, self.blocks.block_size, skip=len(entry.hashes))
+        self.blocks.release(entry.lease)
 
     def _start_what_fits(self, now: float) -> None:
         for entry in tuple(self._waiting.values()):
-            if len(self._running) >= self.limits.max_running:
+            if self._paused or len(self._running) >= self.limits.max_running:
                 return
             if self._adapter_is_blocked(entry.job):
                 continue
             prompt = len(entry.job.prompt)
-            lease = self.blocks.take(entry.hashes, prompt, prompt + len(entry.job.output))
-            if lease is None:
+            taken = self.blocks.take(entry.hashes, prompt, prompt + len(entry.job.output))
+            if taken is None:
                 return
+            lease, gone = taken
+            if self.events is not None:
+                self.events += removed(gone)
             del self._waiting[entry.job.id]
             self._start(_Running(entry.job, entry.arrived, now, entry.hashes, lease), now)
 
     def _start(self, entry: _Running, now: float) -> None:
         self._running[entry.job.id] = entry
         if entry.job.adapter is not None:
-            self._adapters[entry.job.adapter] += 1
+            self._adapters[entry.job.adapter.name] += 1
         self._line[entry.job.id] = entry
         if self.next_at is None:
             self._begin_prefill(now)
@@ -183,10 +242,10 @@ class Batch:
     def _prefilled(self, entry: _Running, at: float) -> Prefilled:
         size = self.blocks.block_size
         hits = entry.lease.hits
-        created = (len(entry.lease.shared) - hits) * size
+        created = (len(entry.lease.named) - hits) * size
         return Prefilled(entry.job, entry.arrived, entry.started, at, hits * size, created)
 
     def _adapter_is_blocked(self, job: Job) -> bool:
         if job.adapter is None:
             return False
-        return job.adapter not in self._adapters and len(self._adapters) >= self.limits.max_adapters
+        return job.adapter.name not in self._adapters and len(self._adapters) >= self.limits.max_adapters

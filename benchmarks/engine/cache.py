@@ -2,13 +2,13 @@
 
 As in vLLM, only full blocks are shared, a block that no request holds stays until its room is needed, the
 least recently used goes first, and at least one prompt token is always computed, so the last block of a
-prompt that is wholly cached counts as a miss. A request takes the blocks of its whole answer when it starts,
-so it never has to be preempted.
+prompt that is wholly cached counts as a miss. What is computed twice is there twice: several blocks may have
+one name. A request takes the blocks of its whole answer when it starts, so it never has to be preempted.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.engine.tokens import Tokens
@@ -21,24 +21,35 @@ def root(adapter: str | None, salt: str | None) -> BlockHash:
     return hashlib.sha256(repr((adapter, salt)).encode()).digest()
 
 
-def chain(parent: BlockHash, tokens: Tokens, block_size: int, skip: int = 0) -> list[BlockHash]:
-    """Hashes of the full blocks of ``tokens`` after the first ``skip``; ``parent`` is the last of those."""
+def chain(parent: BlockHash, tokens: Tokens, block_size: int) -> list[BlockHash]:
+    """Hashes of the full blocks of ``tokens``, which follow the block ``parent``."""
     hashes = []
-    for start in range(skip * block_size, len(tokens) - block_size + 1, block_size):
+    for start in range(0, len(tokens) - block_size + 1, block_size):
         parent = hashlib.sha256(parent + tokens[start : start + block_size].tobytes()).digest()
         hashes.append(parent)
     return hashes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class Block:
+    """One block of KV memory that has a name; another one may have the same."""
+
+    name: BlockHash
+    holders: int
+    """Requests that use it."""
+    computed: bool
+    """False while its tokens wait for their prefill."""
+
+
+@dataclass(slots=True)
 class Lease:
     """The blocks that one running request holds."""
 
-    shared: tuple[BlockHash, ...]
-    """Blocks that others may use too, in prompt order; the first ``hits`` were there before."""
+    named: list[Block]
+    """Blocks that others may use too, in the order of their tokens; the first ``hits`` were there before."""
     hits: int
     private: int
-    """Blocks without a name: of the answer, of the unfilled end, and copies of blocks that exist."""
+    """Blocks without a name: of the answer to come and of the unfilled end."""
 
 
 class BlockCache:
@@ -47,14 +58,11 @@ class BlockCache:
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.block_size = block_size
         self._num_blocks = num_blocks
-        self._holders: dict[BlockHash, int] = {}
-        self._idle: OrderedDict[BlockHash, None] = OrderedDict()
-        self._private = 0
-
-    @property
-    def used(self) -> int:
+        self._copies: dict[BlockHash, list[Block]] = {}
+        self._idle: OrderedDict[Block, None] = OrderedDict()
+        """Named blocks that nobody holds, the next to go first."""
+        self.used = 0
         """Blocks held by requests."""
-        return len(self._holders) + self._private
 
     @property
     def idle(self) -> int:
@@ -66,48 +74,95 @@ class BlockCache:
         """Share of the blocks that requests hold, 0 to 1."""
         return self.used / self._num_blocks
 
-    def take(self, hashes: Sequence[BlockHash], prompt_tokens: int, all_tokens: int) -> Lease | None:
-        """The blocks for a prompt with ``hashes`` and its answer; None while there is no room."""
-        hits = self._leading_hits(hashes[: (prompt_tokens - 1) // self.block_size])
-        fresh = -(-all_tokens // self.block_size) - hits
-        idle_hits = sum(block in self._idle for block in hashes[:hits])
-        if fresh > self._num_blocks - self.used - idle_hits:
-            return None
-        for block in hashes[:hits]:
-            self._idle.pop(block, None)
-            self._holders[block] = self._holders.get(block, 0) + 1
-        self._make_room(fresh)
-        new = [block for block in hashes[hits:] if block not in self._holders and block not in self._idle]
-        self._holders.update(dict.fromkeys(new, 1))
-        private = fresh - len(new)
-        self._private += private
-        return Lease((*hashes[:hits], *new), hits, private)
+    def take(
+        self, hashes: Sequence[BlockHash], prompt_tokens: int, all_tokens: int
+    ) -> tuple[Lease, list[BlockHash]] | None:
+        """The blocks for a prompt with ``hashes`` and its answer, and the cached ones that had to go for it.
 
-    def release(self, lease: Lease, computed: bool, answer: Sequence[BlockHash] = ()) -> None:
-        """Give the blocks back.
-
-        ``computed`` is False for a request whose prefill did not end: its own blocks hold nothing. ``answer``
-        are the hashes that the generated tokens filled: they stay to be hit by the next turn.
+        None while there is no room.
         """
-        self._private -= lease.private
+        found = self._leading_hits(hashes[: (prompt_tokens - 1) // self.block_size])
+        fresh = -(-all_tokens // self.block_size) - len(found)
+        awakened = [block for block in found if not block.holders]
+        if fresh > self._num_blocks - self.used - len(awakened):
+            return None
+        for block in awakened:
+            del self._idle[block]
+        for block in found:
+            block.holders += 1
+        self.used += len(awakened)
+        gone = self._make_room(fresh)
+        self.used += fresh
+        new = [self._name(Block(name, 1, computed=False)) for name in hashes[len(found) :]]
+        return Lease(found + new, len(found), fresh - len(new)), gone
+
+    def computed(self, lease: Lease) -> list[range]:
+        """The prompt of the lease is computed; returns which of its blocks were not before, in runs."""
+        fresh = [place for place, block in enumerate(lease.named) if not block.computed]
+        for place in fresh:
+            lease.named[place].computed = True
+        return _runs(fresh)
+
+    def fill(self, lease: Lease, name: BlockHash) -> None:
+        """An answer has filled the next block of the lease, which now has a name."""
+        lease.private -= 1
+        lease.named.append(self._name(Block(name, 1, computed=True)))
+
+    def release(self, lease: Lease) -> None:
+        """Give the blocks back; those that were never computed hold nothing and are blank again."""
+        self.used -= lease.private
         # The deepest blocks become the oldest: a chain is of use only from its start.
-        for block in reversed(answer[: lease.private]):
-            if block not in self._holders:
+        for block in reversed(lease.named):
+            block.holders -= 1
+            if block.holders:
+                continue
+            self.used -= 1
+            if block.computed:
                 self._idle[block] = None
-        for position, block in reversed(tuple(enumerate(lease.shared))):
-            self._holders[block] -= 1
-            if self._holders[block] == 0:
-                del self._holders[block]
-                if computed or position < lease.hits:
-                    self._idle[block] = None
+            else:
+                self._forget(block)
 
-    def _leading_hits(self, hashes: Sequence[BlockHash]) -> int:
-        for position, block in enumerate(hashes):
-            if block not in self._holders and block not in self._idle:
-                return position
-        return len(hashes)
+    def clear(self) -> bool:
+        """Forget every block; False, with nothing done, while requests hold some."""
+        if self.used:
+            return False
+        self._idle.clear()
+        self._copies.clear()
+        return True
 
-    def _make_room(self, blocks: int) -> None:
+    def _leading_hits(self, hashes: Iterable[BlockHash]) -> list[Block]:
+        found = []
+        for name in hashes:
+            copies = self._copies.get(name)
+            if copies is None:
+                break
+            found.append(copies[0])
+        return found
+
+    def _make_room(self, blocks: int) -> list[BlockHash]:
         blank = self._num_blocks - self.used - len(self._idle)
-        for _ in range(blocks - blank):
-            self._idle.popitem(last=False)
+        gone = [self._idle.popitem(last=False)[0] for _ in range(blocks - blank)]
+        for block in gone:
+            self._forget(block)
+        return [block.name for block in gone]
+
+    def _name(self, block: Block) -> Block:
+        self._copies.setdefault(block.name, []).append(block)
+        return block
+
+    def _forget(self, block: Block) -> None:
+        copies = self._copies[block.name]
+        copies.remove(block)
+        if not copies:
+            del self._copies[block.name]
+
+
+def _runs(places: Iterable[int]) -> list[range]:
+    """Ascending numbers as ranges without gaps."""
+    runs: list[range] = []
+    for place in places:
+        if runs and runs[-1].stop == place:
+            runs[-1] = range(runs[-1].start, place + 1)
+        else:
+            runs.append(range(place, place + 1))
+    return runs

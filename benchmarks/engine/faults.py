@@ -3,6 +3,7 @@
 Faults are JSON objects told apart by ``kind``, given at start or at run time as a list that replaces the one
 in force. ``status``, ``hang`` and ``reset`` hit inference requests, each the next ``times`` ones (all if
 absent); the first in the list with times left wins. ``slow_start`` and ``refuse`` hit everything for a while.
+``lose_events`` hits what subscribers of KV events get, ``no_tokens`` who asks for the tokens of a prompt.
 """
 
 from collections.abc import Sequence
@@ -52,8 +53,22 @@ class Refuse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     seconds: Seconds
 
 
+class LoseEvents(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lose_events"
+):
+    """The next so many batches of KV events, of whichever rank, miss the subscribers; a replay has them."""
+
+    batches: Times
+
+
+class NoTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="no_tokens"):
+    """Answer ``/tokenize`` with this status."""
+
+    status: Annotated[int, Meta(ge=400, le=599)]
+
+
 RequestFault: TypeAlias = Status | Hang | Reset
-Fault: TypeAlias = RequestFault | SlowStart | Refuse
+Fault: TypeAlias = RequestFault | SlowStart | Refuse | LoseEvents | NoTokens
 
 
 class Faults:
@@ -64,6 +79,9 @@ class Faults:
     def __init__(self) -> None:
         self._left: list[tuple[RequestFault, int | None]] = []
         self._unready_until = float("-inf")
+        self._batches_to_lose = 0
+        self.tokens_refused: int | None = None
+        """Status with which ``/tokenize`` answers; None where it does its work."""
 
     @classmethod
     def parse(cls, text: bytes | str) -> list[Fault]:
@@ -73,7 +91,8 @@ class Faults:
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(
                 f"faults: {error}; expected a list such as "
-                '[{"kind":"status","status":503,"times":2}], kind: status, hang, reset, slow_start, refuse'
+                '[{"kind":"status","status":503,"times":2}], kind: status, hang, reset, slow_start, refuse, '
+                "lose_events, no_tokens"
             ) from None
 
     def replace(self, faults: Sequence[Fault], now: float) -> float | None:
@@ -81,11 +100,20 @@ class Faults:
         self._left = [(fault, fault.times) for fault in faults if isinstance(fault, RequestFault)]
         slow = [fault.seconds for fault in faults if isinstance(fault, SlowStart)]
         self._unready_until = now + max(slow) if slow else float("-inf")
+        self._batches_to_lose = sum(fault.batches for fault in faults if isinstance(fault, LoseEvents))
+        self.tokens_refused = next((fault.status for fault in faults if isinstance(fault, NoTokens)), None)
         return max((fault.seconds for fault in faults if isinstance(fault, Refuse)), default=None)
 
     def is_ready(self, now: float) -> bool:
         """False while a slow start lasts."""
         return now >= self._unready_until
+
+    def loses_events(self) -> bool:
+        """Whether the next batch of KV events is lost; counts it."""
+        if not self._batches_to_lose:
+            return False
+        self._batches_to_lose -= 1
+        return True
 
     def take(self) -> RequestFault | None:
         """The fault that hits the next request; counts it."""

@@ -35,6 +35,8 @@ class Received:
     outcome: Outcome = Outcome.OPEN
     status: int | None = None
     """Of the answer; None before its headers are sent."""
+    rank: int | None = None
+    """The data-parallel rank that computed it; None if none did."""
 
     def header(self, name: str) -> str | None:
         """The first header of this name, whatever its case."""

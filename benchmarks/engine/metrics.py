@@ -1,4 +1,4 @@
-"""vLLM's metric families, with its labels and buckets, in a registry of their own.
+"""vLLM's metric families that every data-parallel rank has a series of, with its labels and buckets.
 
 Left out are the families that need a model, a GPU or an engine step: ``estimated_*``, ``iteration_tokens``,
 ``kv_block_*``, sleep operations, Python's and (but for the start time) the process's own.
@@ -7,12 +7,14 @@ Left out are the families that need a model, a GPU or an engine step: ``estimate
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 
 from benchmarks.engine.batch import Batch, Prefilled
+from benchmarks.engine.families import Families
 from benchmarks.engine.settings import EngineSettings
 
-CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+_SLEEP_STATES: dict[str, int | None] = {"awake": None, "weights_offloaded": 1, "discard_all": 2}
+"""And the level of sleep that each stands for."""
 
 _TTFT_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
@@ -25,10 +27,6 @@ _PER_TOKEN_BUCKETS = (
 _REQUEST_BUCKETS = (
     *(0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960),
     *(1920, 7680),
-)
-_HTTP_BUCKETS = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5),
-    *(7.5, 10, 30, 60),
 )
 _CACHE_CONFIG = {
     "_block_size_resolved": "True",
@@ -77,24 +75,17 @@ class Finished:
     max_tokens: int
 
 
-class EngineMetrics:
-    """Counts what one engine does."""
+class RankMetrics:
+    """Counts what one rank does."""
 
-    def __init__(self, settings: EngineSettings, batch: Batch, wall: Callable[[], float]) -> None:
-        self._registry = CollectorRegistry()
-        self._labels = {"model_name": settings.model, "engine": "0"}
-        self._wall = wall
+    def __init__(self, families: Families, settings: EngineSettings, rank: int, batch: Batch) -> None:
+        self.families = families
+        self._labels = {"model_name": settings.model, "engine": str(rank)}
         self._token_buckets = _one_two_five(settings.max_model_len)
-        self._gauges(settings, batch)
+        self._gauges(settings, rank, batch)
         self._counters()
         self._request_sizes()
         self._latencies()
-        self._http()
-        self._adapters(settings)
-
-    def render(self) -> bytes:
-        """The exposition, as ``/metrics`` answers it."""
-        return generate_latest(self._registry)
 
     def prompt_computed(self, prompt: int, cached: int) -> None:
         """A prompt of so many tokens is computed; ``cached`` of them came from the prefix cache."""
@@ -117,10 +108,6 @@ class EngineMetrics:
         for _ in range(count):
             self._itl.observe(elapsed / count)
 
-    def rejected(self) -> None:
-        """A request found the queue full."""
-        self._rejected.inc()
-
     def finished(self, end: Finished) -> None:
         """A request ran to its end. Aborted requests are not counted anywhere, as in vLLM."""
         job, first = end.prefilled.job, end.prefilled.at
@@ -139,21 +126,12 @@ class EngineMetrics:
         self._preemptions.observe(0)
         self._prefill_computed.observe(len(job.prompt) - end.prefilled.cached)
 
-    def adapters(self, running: frozenset[str], waiting: frozenset[str]) -> None:
-        """The adapters in use changed; a running one counts as waiting too, as in vLLM."""
-        if self._lora is not None:
-            self._lora.labels(
-                max_lora=self._max_loras,
-                running_lora_adapters=",".join(sorted(running)),
-                waiting_lora_adapters=",".join(sorted(running | waiting)),
-            ).set(self._wall())
+    def sleep(self, level: int | None) -> None:
+        """The rank sleeps at this level; None is awake, and 0 none of the states, as in vLLM."""
+        for state, its_level in _SLEEP_STATES.items():
+            self._sleep.labels(**self._labels, sleep_state=state).set(level == its_level)
 
-    def http(self, handler: str, method: str, status: int, elapsed: float) -> None:
-        """A request was answered; ``handler`` is the path of the route."""
-        self._http_requests.labels(handler=handler, method=method, status=f"{status // 100}xx").inc()
-        self._http_latency.observe(elapsed)
-
-    def _gauges(self, settings: EngineSettings, batch: Batch) -> None:
+    def _gauges(self, settings: EngineSettings, rank: int, batch: Batch) -> None:
         self._gauge("num_requests_running", "Requests being computed.", lambda: batch.running)
         self._gauge("num_requests_waiting", "Requests in the queue.", lambda: batch.waiting)
         reasons = self._gauge_by(
@@ -161,18 +139,13 @@ class EngineMetrics:
         )
         reasons.labels(**self._labels, reason="capacity").set_function(lambda: batch.waiting - batch.deferred)
         reasons.labels(**self._labels, reason="deferred").set_function(lambda: batch.deferred)
-        sleep = self._gauge_by("engine_sleep_state", "1 for the state the engine is in.", "sleep_state")
-        for state in ("awake", "weights_offloaded", "discard_all"):
-            sleep.labels(**self._labels, sleep_state=state).set(state == "awake")
+        self._sleep = self._gauge_by("engine_sleep_state", "1 for the state it is in.", "sleep_state")
+        self.sleep(None)
         self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use.", lambda: batch.blocks.usage)
-        config = _cache_config(settings)
-        Gauge("vllm:cache_config_info", "KV cache settings.", list(config), registry=self._registry).labels(
+        config = _cache_config(settings, rank)
+        self.families.gauge("vllm:cache_config_info", "KV cache settings.", list(config)).labels(
             **config
         ).set(1)
-        # Each engine has its own start, though several may share a process: a router tells lives apart by it.
-        Gauge("process_start_time_seconds", "When the engine started.", registry=self._registry).set(
-            self._wall()
-        )
 
     def _counters(self) -> None:
         self._queries = self._counter("prefix_cache_queries", "Prompt tokens looked up.")
@@ -193,17 +166,6 @@ class EngineMetrics:
         self._generation = self._counter("generation_tokens", "Tokens generated.")
         reasons = ("stop", "length", "abort", "error", "repetition")
         self._success = self._split("request_success", "finished_reason", reasons)
-        rejections = Counter(
-            "vllm:admission_rejections",
-            "Requests that found the queue full.",
-            ["model_name", "reason"],
-            registry=self._registry,
-        )
-        by_limit = {
-            limit: rejections.labels(model_name=self._labels["model_name"], reason=limit)
-            for limit in ("max_num_queued_reqs", "max_num_queued_tokens")
-        }
-        self._rejected = by_limit["max_num_queued_reqs"]
 
     def _request_sizes(self) -> None:
         def sizes(family: str, text: str) -> Histogram:
@@ -236,46 +198,23 @@ class EngineMetrics:
         self._prefill = seconds("request_prefill_time_seconds", "Start to first token.")
         self._decode = seconds("request_decode_time_seconds", "First to last token.")
 
-    def _http(self) -> None:
-        self._http_requests = Counter(
-            "http_requests", "Requests answered.", ["method", "status", "handler"], registry=self._registry
-        )
-        self._http_latency = Histogram(
-            "http_request_duration_highr_seconds",
-            "Request to the end of its answer.",
-            buckets=_HTTP_BUCKETS,
-            registry=self._registry,
-        )
-
-    def _adapters(self, settings: EngineSettings) -> None:
-        self._max_loras = str(settings.max_loras)
-        self._lora: Gauge | None = None
-        if settings.max_loras:
-            labels = ["max_lora", "waiting_lora_adapters", "running_lora_adapters"]
-            text = "Adapters in use; the value is the time of the last change."
-            self._lora = Gauge("vllm:lora_requests_info", text, labels, registry=self._registry)
-            self.adapters(frozenset(), frozenset())
-
     def _gauge(self, family: str, text: str, read: Callable[[], float]) -> None:
-        gauge = Gauge(f"vllm:{family}", text, list(self._labels), registry=self._registry)
+        gauge = self.families.gauge(f"vllm:{family}", text, list(self._labels))
         gauge.labels(**self._labels).set_function(read)
 
     def _gauge_by(self, family: str, text: str, label: str) -> Gauge:
-        return Gauge(f"vllm:{family}", text, [*self._labels, label], registry=self._registry)
+        return self.families.gauge(f"vllm:{family}", text, [*self._labels, label])
 
     def _counter(self, family: str, text: str) -> Counter:
-        return Counter(f"vllm:{family}", text, list(self._labels), registry=self._registry).labels(
-            **self._labels
-        )
+        counter = self.families.counter(f"vllm:{family}", text, list(self._labels))
+        return counter.labels(**self._labels)
 
     def _split(self, family: str, label: str, values: Iterable[str]) -> dict[str, Counter]:
-        counter = Counter(f"vllm:{family}", f"By {label}.", [*self._labels, label], registry=self._registry)
+        counter = self.families.counter(f"vllm:{family}", f"By {label}.", [*self._labels, label])
         return {value: counter.labels(**self._labels, **{label: value}) for value in values}
 
     def _histogram(self, family: str, text: str, buckets: Sequence[float]) -> Histogram:
-        histogram = Histogram(
-            f"vllm:{family}", text, list(self._labels), buckets=buckets, registry=self._registry
-        )
+        histogram = self.families.histogram(f"vllm:{family}", text, list(self._labels), buckets=buckets)
         return histogram.labels(**self._labels)
 
 
@@ -285,11 +224,11 @@ def _one_two_five(largest: int) -> tuple[int, ...]:
     return tuple(step for step in steps if step <= largest)
 
 
-def _cache_config(settings: EngineSettings) -> dict[str, str]:
+def _cache_config(settings: EngineSettings, rank: int) -> dict[str, str]:
     size = settings.num_blocks * settings.block_size
     return {
         **_CACHE_CONFIG,
-        "engine": "0",
+        "engine": str(rank),
         "block_size": str(settings.block_size),
         "effective_attention_block_size": str(settings.block_size),
         "num_gpu_blocks": str(settings.num_blocks),

@@ -6,17 +6,22 @@ tokens follow from the first one.
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.engine.batch import Batch, Job, Limits, Prefilled, QueueFullError
 from benchmarks.engine.cache import BlockCache
-from benchmarks.engine.metrics import EngineMetrics, Finished
+from benchmarks.engine.events import Event
+from benchmarks.engine.families import Families
+from benchmarks.engine.frontend import FrontendMetrics
+from benchmarks.engine.metrics import Finished, RankMetrics
+from benchmarks.engine.models import Adapter
 from benchmarks.engine.settings import EngineSettings
 from benchmarks.engine.tokens import Tokens
 
 Clock = Callable[[], float]
+Publish = Callable[[list[Event]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Work:
     reason: str
     """Why the answer ends: ``stop`` or ``length``."""
     max_tokens: int
-    adapter: str | None = None
+    adapter: Adapter | None = None
     salt: str | None = None
 
 
@@ -48,16 +53,30 @@ class Run:
 
 
 class Runtime:
-    """Runs work on a batch in real time."""
+    """Runs work on the batch of one rank in real time."""
 
-    def __init__(self, settings: EngineSettings, clock: Clock, wall: Clock) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        rank: int,
+        families: Families,
+        frontend: FrontendMetrics,
+        clock: Clock,
+        publish: Publish | None = None,
+    ) -> None:
+        """``publish`` takes the KV events of a step; without it there are none."""
         limits = Limits(
             settings.max_running, settings.max_waiting, settings.max_loras, settings.prefill_tokens_per_s
         )
-        self.batch = Batch(limits, BlockCache(settings.num_blocks, settings.block_size))
-        self.metrics = EngineMetrics(settings, self.batch, wall)
+        self.rank = rank
+        blocks = BlockCache(settings.num_blocks, settings.block_size)
+        self.batch = Batch(limits, blocks, None if publish is None else [])
+        self.metrics = RankMetrics(families, settings, rank, self.batch)
+        self._frontend = frontend
+        self._block_size = settings.block_size
         self._inter_token_s = settings.inter_token_s
         self._clock = clock
+        self._publish = publish
         self._ids = itertools.count()
         self._runs: dict[int, Run] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -97,12 +116,21 @@ class Runtime:
         output = run.work.output
         first = (await run.prefilled).at
         wanted = len(output) if stop_after is None else min(stop_after, len(output))
-        if wanted > 1:
-            await self._reach(first + (wanted - 1) * self._inter_token_s)
-        if wanted > run.sent:
-            self._count(run, wanted - run.sent, (wanted - max(run.sent, 1)) * self._inter_token_s)
+        for sent in self._pauses(run, wanted):
+            await self._reach(first + (sent - 1) * self._inter_token_s)
+            if sent > run.sent:
+                self._count(run, sent - run.sent, (sent - max(run.sent, 1)) * self._inter_token_s)
         if wanted == len(output):
             self._finish(run)
+
+    def pause(self) -> None:
+        """Start nothing until `resume`: requests wait and are told nothing."""
+        self.batch.pause()
+
+    def resume(self) -> None:
+        """Start again what waits."""
+        self.batch.resume(self._clock())
+        self._settle()
 
     def close(self) -> None:
         """Stop the timer."""
@@ -118,10 +146,23 @@ class Runtime:
             self.batch.submit(job, self._clock())
         except QueueFullError:
             del self._runs[run.id]
-            self.metrics.rejected()
+            self._frontend.rejected()
             raise
         self._settle()
         return run
+
+    def _pauses(self, run: Run, wanted: int) -> Iterable[int]:
+        """How many tokens exist when a wait for ``wanted`` has something to do.
+
+        Without KV events that is once; with them, each time that a block is full and shall be published.
+        """
+        if not wanted:
+            return ()
+        if self._publish is None or not self._inter_token_s:
+            return (wanted,)
+        size = self._block_size
+        first = size - (len(run.work.prompt) - 1) % size
+        return (*range(first, wanted, size), wanted)
 
     async def _reach(self, due: float) -> float:
         """Sleep until ``due``; returns the time then."""
@@ -145,6 +186,8 @@ class Runtime:
         if tokens:
             self.metrics.tokens(tokens, elapsed)
             run.sent += tokens
+            if self.batch.answered(run.id, run.sent):
+                self._end_step()
 
     def _finish(self, run: Run) -> None:
         if run.ended:
@@ -169,7 +212,10 @@ class Runtime:
 
     def _settle(self) -> None:
         """Tell runs whose prompt is computed, and set the timer for the next one."""
-        for prefilled in self.batch.advance(self._clock()):
+        done = self.batch.advance(self._clock())
+        if done:
+            self._end_step()
+        for prefilled in done:
             self.metrics.prompt_computed(len(prefilled.job.prompt), prefilled.cached)
             run = self._runs.get(prefilled.job.id)
             if run is not None and not run.prefilled.done():
@@ -177,8 +223,14 @@ class Runtime:
         adapters = (self.batch.running_adapters, self.batch.waiting_adapters)
         if adapters != self._adapters_seen:
             self._adapters_seen = adapters
-            self.metrics.adapters(*adapters)
+            self._frontend.adapters(self.rank, *adapters)
         self.close()
         if self.batch.next_at is not None:
             delay = max(0.0, self.batch.next_at - self._clock())
             self._timer = asyncio.get_running_loop().call_later(delay, self._settle)
+
+    def _end_step(self) -> None:
+        """Publish what happened to the blocks since the last step."""
+        if self._publish is not None and self.batch.events:
+            self._publish(self.batch.events)
+            self.batch.events = []

@@ -16,7 +16,9 @@ from benchmarks.engine.api.context import Context
 from benchmarks.engine.faults import Fault, Faults
 from benchmarks.engine.journal import Journal
 from benchmarks.engine.models import Models
-from benchmarks.engine.runtime import Clock, Runtime
+from benchmarks.engine.publisher import Publisher, Sockets, opened
+from benchmarks.engine.ranks import Ranks
+from benchmarks.engine.runtime import Clock
 from benchmarks.engine.settings import EngineSettings
 
 _GRACE_S = 0.1
@@ -60,17 +62,22 @@ class RunningEngine:
     @property
     def running(self) -> int:
         """Requests being computed."""
-        return self._context.runtime.batch.running
+        return self._context.ranks.running
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return self._context.runtime.batch.waiting
+        return self._context.ranks.waiting
 
     @property
     def kv_usage(self) -> float:
         """Share of the KV blocks in use, 0 to 1."""
-        return self._context.runtime.batch.blocks.usage
+        return self._context.ranks.kv_usage
+
+    @property
+    def kv_event_sources(self) -> dict[str, dict[str, object]]:
+        """What ``/kv_event_sources`` answers: where each rank publishes."""
+        return self._context.kv_event_sources
 
     def set_faults(self, faults: Sequence[Fault]) -> None:
         """Put these faults in force instead of those before; an empty list ends all but a refusal."""
@@ -126,8 +133,21 @@ async def running(
 
     OSError if the address is taken or a TLS file cannot be read (`ssl.SSLError` if it is no PEM).
     """
+    with opened(settings) as sockets:
+        async with _serving(settings, sockets, clock, wall) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def _serving(
+    settings: EngineSettings, sockets: Sequence[Sockets], clock: Clock, wall: Clock
+) -> AsyncIterator[RunningEngine]:
     listener = _Listener(settings)
-    context = _context(settings, listener, clock, wall)
+    faults = Faults()
+    publishers = [
+        Publisher(settings, rank, pair, wall, faults.loses_events) for rank, pair in enumerate(sockets)
+    ]
+    context = _context(settings, listener, faults, publishers, clock, wall)
     runner = web.AppRunner(
         app.build(context), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S
     )
@@ -137,25 +157,35 @@ async def running(
         engine = RunningEngine(context, listener)
         engine.set_faults(settings.faults)
         tasks = await asyncio.TaskGroup().__aenter__()
-        keeper = tasks.create_task(listener.keep(runner, site))
+        keepers = [tasks.create_task(listener.keep(runner, site))]
+        keepers += [tasks.create_task(publisher.serve_replays()) for publisher in publishers]
         try:
             yield engine
         finally:
             # Left by hand: as a block around the `yield` it would wrap the caller's errors in groups.
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
             await tasks.__aexit__(None, None, None)
     finally:
         await runner.cleanup()
-        context.runtime.close()
+        context.ranks.close()
 
 
-def _context(settings: EngineSettings, listener: _Listener, clock: Clock, wall: Clock) -> Context:
+def _context(
+    settings: EngineSettings,
+    listener: _Listener,
+    faults: Faults,
+    publishers: Sequence[Publisher],
+    clock: Clock,
+    wall: Clock,
+) -> Context:
     identity = f"{settings.name}/{settings.model}".encode()
     return Context(
         settings=settings,
-        runtime=Runtime(settings, clock, wall),
+        ranks=Ranks(settings, clock, wall, [publisher.publish for publisher in publishers]),
+        kv_event_sources={str(rank): publisher.source for rank, publisher in enumerate(publishers)},
         models=Models(settings.model, settings.loras),
-        faults=Faults(),
+        faults=faults,
         journal=Journal(settings.keep_requests),
         clock=clock,
         wall=wall,

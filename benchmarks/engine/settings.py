@@ -27,7 +27,10 @@ class EngineSettings:
     """Tokens per KV block."""
     num_blocks: int = 16_384
     """KV blocks; all of them must hold ``max_model_len`` tokens."""
+    data_parallel_size: int = 1
+    """Ranks: each has its own queue, its own ``num_blocks`` blocks and its own KV events."""
     max_running: int = 256
+    """Of one rank, as all limits and speeds below."""
     max_waiting: int = 1024
     """Requests beyond that get 503."""
     prefill_tokens_per_s: float = 20_000.0
@@ -36,6 +39,15 @@ class EngineSettings:
     """Seconds between two tokens of one answer; 0 sends an answer at once."""
     reply_tokens: int = 32
     """Length of an answer whose request does not cut it."""
+    prompt_tokens_details: bool = True
+    """Whether usage says how many prompt tokens were cached; in vLLM an option, off by default."""
+    kv_events: int = -1
+    """Port for the KV events of rank 0, rank r has the one r higher; 0 takes free ones, -1 is off."""
+    kv_events_replay: int = -1
+    """Likewise, the port that answers who missed some."""
+    kv_events_topic: str = ""
+    kv_events_buffer: int = 10_000
+    """Batches that each rank keeps for replay."""
     keep_requests: int = 1000
     """How many requests the journal keeps; 0 keeps none."""
     faults: tuple[Fault, ...] = ()
@@ -62,6 +74,8 @@ class EngineSettings:
             )
         if self.loras and not self.max_loras:
             raise ValueError("max_loras: 0 switches LoRA off, but loras names adapters")
+        if self.kv_events < 0 <= self.kv_events_replay:
+            raise ValueError("kv_events_replay: there is nothing to replay while kv_events is off")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: give both or neither")
 
@@ -71,9 +85,13 @@ _LEAST = {
     "max_loras": 0,
     "max_model_len": 2,
     "block_size": 1,
+    "data_parallel_size": 1,
     "max_running": 1,
     "max_waiting": 0,
     "inter_token_s": 0,
     "reply_tokens": 1,
+    "kv_events": -1,
+    "kv_events_replay": -1,
+    "kv_events_buffer": 1,
     "keep_requests": 0,
 }

@@ -11,6 +11,7 @@ context.py     what the handlers of one engine share
 pooling.py     embeddings and rerank
 catalogue.py   models, LoRA adapters, tokenize, detokenize, version
 generate.py    runs a dialect: plain or streamed, with the fault that hits the request
+operations.py  sleep, pause, the prefix cache and where KV events are published
 control.py     ``/_engine``: what was received, and faults
 app.py         routes and what every request passes through
 """

@@ -9,16 +9,17 @@ from typing import TypeVar
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from benchmarks.engine import metrics
-from benchmarks.engine.api import catalogue, control, errors, pooling
+from benchmarks.engine import families
+from benchmarks.engine.api import catalogue, control, errors, operations, pooling
 from benchmarks.engine.api.ask import Dialect, Envelope
 from benchmarks.engine.api.chat import Chat, ChatRequest
 from benchmarks.engine.api.completions import Completion, CompletionRequest
-from benchmarks.engine.api.context import Context
+from benchmarks.engine.api.context import ENTRY, RANK, REQUEST_ID, Context
 from benchmarks.engine.api.errors import ApiError
 from benchmarks.engine.api.generate import (
     ResetConnectionError,
     admitted,
+    chosen,
     generate,
     interruption,
     json_answer,
@@ -26,15 +27,16 @@ from benchmarks.engine.api.generate import (
 from benchmarks.engine.api.messages import Messages, MessagesRequest
 from benchmarks.engine.api.parse import parse
 from benchmarks.engine.api.responses import Responses, ResponsesRequest
-from benchmarks.engine.journal import Outcome, Received
+from benchmarks.engine.journal import Outcome
 from benchmarks.engine.models import Models
-from benchmarks.engine.runtime import Work
+from benchmarks.engine.runtime import Runtime, Work
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Pooling = TypeVar("_Pooling", pooling.EmbeddingRequest, pooling.RerankRequest)
 
 ENGINE_NAME = "x-engine-name"
-REQUEST_ID = "x-request-id"
+ENGINE_RANK = "x-engine-rank"
+_ID_HEADER = "x-request-id"
 
 _PROBES = frozenset({"/health", "/ping", "/metrics"})
 """Paths that the journal leaves out."""
@@ -45,9 +47,6 @@ _DIALECTS: dict[str, Callable[[bytes], Dialect]] = {
     "/v1/messages": lambda raw: Messages(parse(raw, MessagesRequest)),
     "/v1/responses": lambda raw: Responses(parse(raw, ResponsesRequest)),
 }
-
-_ENTRY: web.RequestKey[Received] = web.RequestKey("entry", Received)
-_ID: web.RequestKey[str] = web.RequestKey("id", str)
 
 
 def build(context: Context) -> web.Application:
@@ -62,6 +61,7 @@ def build(context: Context) -> web.Application:
     rerank = _pooling(context, pooling.RerankRequest, pooling.rerank_works, pooling.rerank)
     app.router.add_post("/v1/rerank", rerank)
     _add_catalogue(app, context)
+    operations.add_routes(app, context)
     control.add_routes(app, context)
     return app
 
@@ -69,7 +69,7 @@ def build(context: Context) -> web.Application:
 def _generation(context: Context, dialect_of: Callable[[bytes], Dialect]) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         fault = await interruption(context.faults.take())
-        return await generate(request, request[_ID], dialect_of(await request.read()), context, fault)
+        return await generate(request, request[REQUEST_ID], dialect_of(await request.read()), context, fault)
 
     return handle
 
@@ -84,16 +84,16 @@ def _pooling(
         await interruption(context.faults.take())
         body = parse(await request.read(), kind)
         works = works_of(body, context.models, context.settings.max_model_len)
-        await _prefill(context, works)
-        return json_answer(answer(context.envelope(request[_ID], body.model), body, works))
+        await _prefill(chosen(request, context), works)
+        return json_answer(answer(context.envelope(request[REQUEST_ID], body.model), body, works))
 
     return handle
 
 
-async def _prefill(context: Context, works: list[Work]) -> None:
-    with admitted(context.runtime, works) as runs:
+async def _prefill(runtime: Runtime, works: list[Work]) -> None:
+    with admitted(runtime, works) as runs:
         for run in runs:
-            await context.runtime.wait(run)
+            await runtime.wait(run)
 
 
 def _add_catalogue(app: web.Application, context: Context) -> None:
@@ -106,14 +106,14 @@ def _add_catalogue(app: web.Application, context: Context) -> None:
         return json_answer({"version": catalogue.VERSION})
 
     async def exposition(_: web.Request) -> web.Response:
-        return web.Response(
-            body=context.runtime.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE}
-        )
+        return web.Response(body=context.ranks.render(), headers={"content-type": families.CONTENT_TYPE})
 
     async def models(_: web.Request) -> web.Response:
         return json_answer(catalogue.listing(context.models, context.started, longest))
 
     async def tokenize(request: web.Request) -> web.Response:
+        if context.faults.tokens_refused is not None:
+            raise errors.told_to_fail(context.faults.tokens_refused)
         body = parse(await request.read(), catalogue.TokenizeRequest)
         return json_answer(catalogue.tokenize(body, context.models, longest))
 
@@ -151,9 +151,11 @@ def _text(text: str) -> web.Response:
 def _headers(context: Context) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[ENGINE_NAME] = context.settings.name
-        response.headers[REQUEST_ID] = request.get(_ID, "")
-        if _ENTRY in request:
-            request[_ENTRY].status = response.status
+        response.headers[_ID_HEADER] = request.get(REQUEST_ID, "")
+        if RANK in request:
+            response.headers[ENGINE_RANK] = str(request[RANK])
+        if ENTRY in request:
+            request[ENTRY].status = response.status
 
     return add
 
@@ -161,14 +163,14 @@ def _headers(context: Context) -> Callable[[web.Request, web.StreamResponse], Aw
 def _middleware(context: Context) -> Middleware:
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[_ID] = request.headers.get(REQUEST_ID) or context.new_id()
+        request[REQUEST_ID] = request.headers.get(_ID_HEADER) or context.new_id()
         if request.path.startswith("/_engine/"):
             return await _answered(request, handler)
         started = context.clock()
         response = await _watched(context, request, handler)
         route = request.match_info.route.resource
         path = route.canonical if route is not None else "none"
-        context.runtime.metrics.http(path, request.method, response.status, context.clock() - started)
+        context.ranks.frontend.http(path, request.method, response.status, context.clock() - started)
         return response
 
     return handle
@@ -182,7 +184,7 @@ async def _watched(context: Context, request: web.Request, handler: Handler) -> 
         (key.decode("latin-1"), value.decode("latin-1")) for key, value in request.raw_headers
     )
     entry = context.journal.open(request.method, request.path_qs, raw_headers, await request.read())
-    request[_ENTRY] = entry
+    request[ENTRY] = entry
     try:
         response = await _served(context, request, handler)
     except ResetConnectionError:

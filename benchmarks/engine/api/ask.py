@@ -6,7 +6,7 @@ from typing import Protocol
 
 from benchmarks.engine.api import errors
 from benchmarks.engine.batch import Prefilled
-from benchmarks.engine.models import Models
+from benchmarks.engine.models import Adapter, Models
 from benchmarks.engine.reply import reply
 from benchmarks.engine.runtime import Work
 from benchmarks.engine.settings import EngineSettings
@@ -56,6 +56,8 @@ class Envelope:
     """Unix seconds."""
     model: str
     fingerprint: str
+    cache_details: bool
+    """Whether usage says how many prompt tokens were cached."""
 
 
 class Transcript(Protocol):
@@ -93,7 +95,7 @@ def plan(ask: Ask, models: Models, settings: EngineSettings) -> list[Work]:
     return [work for work in works for _ in range(ask.n)]
 
 
-def resolve(model: str | None, models: Models) -> str | None:
+def resolve(model: str | None, models: Models) -> Adapter | None:
     """The adapter that a request's ``model`` stands for; None for the base; ApiError 404 if unknown."""
     if model is not None and not models.has(model):
         raise errors.unknown_model(model, models.base)
@@ -134,7 +136,7 @@ def _check(ask: Ask, settings: EngineSettings) -> None:
         )
 
 
-def _work(prompt: Tokens, adapter: str | None, ask: Ask, settings: EngineSettings) -> Work:
+def _work(prompt: Tokens, adapter: Adapter | None, ask: Ask, settings: EngineSettings) -> Work:
     check_length(prompt, settings.max_model_len)
     room = settings.max_model_len - len(prompt)
     if ask.max_tokens is not None and ask.max_tokens > room:

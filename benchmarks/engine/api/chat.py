@@ -68,7 +68,9 @@ class Chat:
             "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
             "service_tier": None,
             "system_fingerprint": envelope.fingerprint,
-            "usage": usage.total(choices, self.request.n, with_created=True),
+            "usage": usage.total(
+                choices, self.request.n, with_cached=envelope.cache_details, with_created=True
+            ),
             "prompt_logprobs": None,
             "prompt_token_ids": None,
             "prompt_text": None,
@@ -126,7 +128,8 @@ class ChatTranscript:
         if not self._options.include_usage:
             return sse.DONE
         final = self._chunk([], 0)
-        final["usage"] = usage.final(choices, len(choices), with_created=True)
+        details = self._envelope.cache_details
+        final["usage"] = usage.final(choices, len(choices), with_cached=details, with_created=True)
         final["system_fingerprint"] = self._envelope.fingerprint
         return sse.data(final) + sse.DONE
 

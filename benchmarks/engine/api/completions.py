@@ -69,7 +69,9 @@ class Completion:
             "choices": [self._choice(index, choice) for index, choice in enumerate(choices)],
             "service_tier": None,
             "system_fingerprint": envelope.fingerprint,
-            "usage": usage.total(choices, self.request.n, with_created=False),
+            "usage": usage.total(
+                choices, self.request.n, with_cached=envelope.cache_details, with_created=False
+            ),
             "kv_transfer_params": None,
             "ec_transfer_params": None,
             "metrics": None,
@@ -123,7 +125,8 @@ class CompletionTranscript:
         if not self._options.include_usage:
             return sse.DONE
         final = self._chunk([], 0)
-        final["usage"] = usage.final(choices, self._n, with_created=False)
+        details = self._envelope.cache_details
+        final["usage"] = usage.final(choices, self._n, with_cached=details, with_created=False)
         final["system_fingerprint"] = self._envelope.fingerprint
         return sse.data(final) + sse.DONE
 

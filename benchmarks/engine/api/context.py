@@ -3,12 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aiohttp import web
+
 from benchmarks.engine.api.ask import Envelope
 from benchmarks.engine.faults import Faults
-from benchmarks.engine.journal import Journal
+from benchmarks.engine.journal import Journal, Received
 from benchmarks.engine.models import Models
-from benchmarks.engine.runtime import Clock, Runtime
+from benchmarks.engine.ranks import Ranks
+from benchmarks.engine.runtime import Clock
 from benchmarks.engine.settings import EngineSettings
+
+ENTRY: web.RequestKey[Received] = web.RequestKey("entry", Received)
+"""The journal's entry of a request."""
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("id", str)
+RANK: web.RequestKey[int] = web.RequestKey("rank", int)
+"""The rank that computes a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +25,9 @@ class Context:
     """One engine, as its HTTP handlers see it."""
 
     settings: EngineSettings
-    runtime: Runtime
+    ranks: Ranks
+    kv_event_sources: dict[str, dict[str, object]]
+    """Of each rank, named by its number."""
     models: Models
     faults: Faults
     journal: Journal
@@ -33,4 +44,10 @@ class Context:
 
     def envelope(self, request_id: str, model: str | None) -> Envelope:
         """What every chunk of an answer repeats."""
-        return Envelope(request_id, int(self.wall()), model or self.models.base, self.fingerprint)
+        return Envelope(
+            request_id,
+            int(self.wall()),
+            model or self.models.base,
+            self.fingerprint,
+            self.settings.prompt_tokens_details,
+        )

@@ -52,4 +52,5 @@ def _entry(entry: Received) -> dict[str, object]:
         "body_base64": base64.b64encode(entry.body).decode(),
         "outcome": entry.outcome.value,
         "status": entry.status,
+        "rank": entry.rank,
     }

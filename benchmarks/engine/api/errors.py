@@ -38,6 +38,16 @@ def unknown_model(name: str, base: str) -> ApiError:
     return ApiError(404, f"The model `{name}` does not exist. Valid aliases: {base}.", "model")
 
 
+def no_such_rank(rank: int, ranks: int) -> ApiError:
+    """The request names a data-parallel rank that is not there."""
+    return ApiError(400, f"data_parallel_rank {rank} is out of range [0, {ranks}).")
+
+
+def told_to_fail(status: int) -> ApiError:
+    """A fault asks for this status."""
+    return ApiError(status, "This engine was told to fail.")
+
+
 def queue_full() -> ApiError:
     """As many requests wait as may wait."""
     return ApiError(503, "The engine is currently busy. Please try again later.")

@@ -9,11 +9,13 @@ from aiohttp import web
 
 from benchmarks.engine.api import errors
 from benchmarks.engine.api.ask import Choice, Dialect, Envelope, Transcript, plan
-from benchmarks.engine.api.context import Context
+from benchmarks.engine.api.context import ENTRY, RANK, Context
 from benchmarks.engine.batch import QueueFullError
 from benchmarks.engine.faults import Hang, RequestFault, Reset, Status
 from benchmarks.engine.runtime import Run, Runtime, Work
 from benchmarks.engine.tokens import piece
+
+RANK_HEADER = "x-data-parallel-rank"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,7 +30,7 @@ Interruption = Hang | Reset | None
 async def interruption(fault: RequestFault | None) -> Interruption:
     """What a fault leaves to do once tokens flow; those that need no token strike here."""
     if isinstance(fault, Status):
-        raise errors.ApiError(fault.status, "This engine was told to fail.")
+        raise errors.told_to_fail(fault.status)
     if fault is not None and fault.after_tokens == 0:
         await _strike(fault)
     return fault
@@ -49,6 +51,23 @@ def admitted(runtime: Runtime, works: Sequence[Work], n: int = 1) -> Iterator[li
         raise errors.queue_full() from None
 
 
+def chosen(request: web.Request, context: Context) -> Runtime:
+    """The rank that computes a request: its header's, or the least loaded; ApiError 400 for none such."""
+    ranks = context.ranks
+    wanted = request.headers.get(RANK_HEADER, "")
+    # vLLM reads the header as Python does a number, and goes on without it if it is none.
+    try:
+        rank = int(wanted)
+    except ValueError:
+        runtime = ranks.least_loaded()
+    else:
+        if not 0 <= rank < len(ranks):
+            raise errors.no_such_rank(rank, len(ranks))
+        runtime = ranks.runtimes[rank]
+    request[RANK] = request[ENTRY].rank = runtime.rank
+    return runtime
+
+
 async def generate(
     request: web.Request, request_id: str, dialect: Dialect, context: Context, fault: Interruption
 ) -> web.StreamResponse:
@@ -56,11 +75,12 @@ async def generate(
     ask = dialect.ask
     works = plan(ask, context.models, context.settings)
     envelope = context.envelope(request_id, ask.model)
-    with admitted(context.runtime, works, ask.n) as runs:
+    runtime = chosen(request, context)
+    with admitted(runtime, works, ask.n) as runs:
         if not ask.stream:
-            return await _plain(dialect, envelope, runs, context.runtime, fault)
+            return await _plain(dialect, envelope, runs, runtime, fault)
         writer = _Writer(request, dialect.transcript(envelope, works), fault)
-        return await writer.write(runs, context.runtime)
+        return await writer.write(runs, runtime)
 
 
 async def _plain(

@@ -50,7 +50,7 @@ class Messages:
             **_message(envelope, [{"type": "text", "text": choice.text}]),
             "stop_reason": _STOP_REASONS[choice.work.reason],
             "stop_sequence": None,
-            "usage": _usage(choice),
+            "usage": _usage(choice, envelope.cache_details),
         }
 
     def transcript(self, envelope: Envelope, works: Sequence[Work]) -> "MessagesTranscript":
@@ -64,7 +64,8 @@ class MessagesTranscript:
         self._envelope = envelope
 
     def opening(self, first: Prefilled) -> bytes:
-        usage = {"input_tokens": len(first.job.prompt) - first.cached, "output_tokens": 0}
+        cached = first.cached if self._envelope.cache_details else 0
+        usage = {"input_tokens": len(first.job.prompt) - cached, "output_tokens": 0}
         message = {**_message(self._envelope, []), "stop_reason": None, "stop_sequence": None, "usage": usage}
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         start = sse.event("message_start", {"type": "message_start", "message": message})
@@ -77,7 +78,7 @@ class MessagesTranscript:
     def closing(self, choices: Sequence[Choice]) -> bytes:
         choice = choices[0]
         delta = {"stop_reason": _STOP_REASONS[choice.work.reason], "stop_sequence": None}
-        end = {"type": "message_delta", "delta": delta, "usage": _usage(choice)}
+        end = {"type": "message_delta", "delta": delta, "usage": _usage(choice, self._envelope.cache_details)}
         return (
             sse.event("content_block_stop", {"type": "content_block_stop", "index": 0})
             + sse.event("message_delta", end)
@@ -95,8 +96,10 @@ def _message(envelope: Envelope, content: list[dict[str, str]]) -> dict[str, obj
     }
 
 
-def _usage(choice: Choice) -> dict[str, int]:
-    """Cached tokens are not part of ``input_tokens`` here."""
+def _usage(choice: Choice, details: bool) -> dict[str, int]:
+    """With ``details``, cached tokens are not part of ``input_tokens``."""
+    if not details:
+        return {"input_tokens": len(choice.work.prompt), "output_tokens": len(choice.work.output)}
     return {
         "input_tokens": len(choice.work.prompt) - choice.prefilled.cached,
         "output_tokens": len(choice.work.output),

@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.engine.api.ask import Envelope, check_length, resolve
 from benchmarks.engine.api.prompts import Prompt, prompts
-from benchmarks.engine.models import Models
+from benchmarks.engine.models import Adapter, Models
 from benchmarks.engine.runtime import Work
 from benchmarks.engine.tokens import Tokens, encode
 
@@ -98,7 +98,7 @@ def rerank(envelope: Envelope, request: RerankRequest, works: Sequence[Work]) ->
     }
 
 
-def _works(inputs: Sequence[Tokens], adapter: str | None, longest: int) -> list[Work]:
+def _works(inputs: Sequence[Tokens], adapter: Adapter | None, longest: int) -> list[Work]:
     for tokens in inputs:
         check_length(tokens, longest)
     return [Work(tokens, _NO_ANSWER, "stop", 0, adapter) for tokens in inputs]

@@ -30,21 +30,24 @@ def options_of(given: StreamOptions | None, stream: bool | None) -> StreamOption
     return given or StreamOptions()
 
 
-def total(choices: Sequence[Choice], n: int, with_created: bool) -> dict[str, object]:
+def total(choices: Sequence[Choice], n: int, with_cached: bool, with_created: bool) -> dict[str, object]:
     """Usage of a plain answer with ``n`` choices per prompt."""
+    details = {
+        "cached_tokens": _cached(choices, n),
+        "created_cache_tokens": _created(choices, n) if with_created else None,
+        "multimodal_tokens": None,
+    }
     return {
         **_counts(choices, n),
-        "prompt_tokens_details": {
-            "cached_tokens": _cached(choices, n),
-            "created_cache_tokens": _created(choices, n) if with_created else None,
-            "multimodal_tokens": None,
-        },
+        "prompt_tokens_details": details if with_cached else None,
         "completion_tokens_details": None,
     }
 
 
-def final(choices: Sequence[Choice], n: int, with_created: bool) -> dict[str, object]:
+def final(choices: Sequence[Choice], n: int, with_cached: bool, with_created: bool) -> dict[str, object]:
     """Usage at the end of a stream: as `total` without the nulls."""
+    if not with_cached:
+        return _counts(choices, n)
     details = {"cached_tokens": _cached(choices, n)}
     if with_created:
         details["created_cache_tokens"] = _created(choices, n)

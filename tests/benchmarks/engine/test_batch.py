@@ -1,11 +1,14 @@
 from array import array
+from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.engine.batch import Batch, Job, Limits, QueueFullError
 from benchmarks.engine.cache import BlockCache
+from benchmarks.engine.events import AllBlocksCleared, BlockRemoved, BlockStored, Event
+from benchmarks.engine.models import Adapter
 
 
 def a_batch(
@@ -15,7 +18,11 @@ def a_batch(
 
 
 def a_job(number: int, prompt: int = 10, output: int = 4, adapter: str | None = None) -> Job:
-    return Job(number, array("I", [number] * prompt), array("I", [0] * output), adapter)
+    return Job(number, array("I", [number] * prompt), array("I", [0] * output), an_adapter(adapter))
+
+
+def an_adapter(name: str | None) -> Adapter | None:
+    return None if name is None else Adapter(name, ord(name))
 
 
 def test_prefills_run_one_after_another_at_the_given_speed() -> None:
@@ -151,7 +158,9 @@ def test_whatever_happens_nothing_is_lost_and_limits_hold(steps: list[tuple[str,
         now += 0.3
         if step == "submit":
             try:
-                batch.submit(Job(number, array("I", [1] * size), array("I", [2] * 4), adapter), now)
+                batch.submit(
+                    Job(number, array("I", [1] * size), array("I", [2] * 4), an_adapter(adapter)), now
+                )
                 inside.add(number)
             except QueueFullError:
                 assert batch.waiting == 4
@@ -171,3 +180,176 @@ def test_whatever_happens_nothing_is_lost_and_limits_hold(steps: list[tuple[str,
         batch.leave(gone, now, answered=0)
     assert (batch.running, batch.waiting, batch.blocks.used, batch.next_at) == (0, 0, 0, None)
     assert not batch.running_adapters
+
+
+def a_told_batch(blocks: int = 100, running: int = 4) -> Batch:
+    return Batch(Limits(running, 99, 2, 10.0), BlockCache(blocks, 4), events=[])
+
+
+def told(batch: Batch) -> list[Event]:
+    events, batch.events = batch.events, []
+    return events
+
+
+def test_a_computed_prompt_is_one_event_and_each_block_of_the_answer_its_own() -> None:
+    batch = a_told_batch()
+    batch.submit(Job(1, array("I", range(10)), array("I", range(50, 62)), Adapter("a", 7), "s"), 0.0)
+    assert told(batch) == []
+    batch.advance(1.0)
+    (prompt,) = told(batch)
+    assert (prompt.token_ids, prompt.parent_block_hash) == (list(range(8)), None)
+    assert (prompt.lora_id, prompt.lora_name, prompt.extra_keys) == (7, "a", [["a", "s"], ["a"]])
+    assert [batch.answered(1, tokens) for tokens in (1, 2, 3, 7, 8, 12)] == [0, 0, 1, 1, 0, 1]
+    answers = told(batch)
+    assert [event.token_ids for event in answers] == [[8, 9, 50, 51], [52, 53, 54, 55], [56, 57, 58, 59]]
+    assert answers[0].parent_block_hash == prompt.block_hashes[-1]
+    assert answers[1].parent_block_hash == answers[0].block_hashes[-1]
+    batch.leave(1, 2.0, answered=12)
+    assert told(batch) == []
+
+
+def test_an_answer_to_less_than_a_block_starts_a_chain() -> None:
+    batch = a_told_batch()
+    batch.submit(Job(1, array("I", [1, 2]), array("I", [3, 4, 5])), 0.0)
+    batch.advance(1.0)
+    assert batch.answered(1, 3)
+    (event,) = told(batch)
+    assert (event.token_ids, event.parent_block_hash) == ([1, 2, 3, 4], None)
+
+
+def test_a_hit_tells_nothing_and_a_block_computed_again_is_told_again() -> None:
+    batch = a_told_batch()
+    hashes = []
+    for number in (1, 2):
+        batch.submit(Job(number, array("I", [1] * 8), array("I", [0])), 0.0)
+        batch.advance(9.0)
+        hashes.append([event.block_hashes for event in told(batch)])
+        batch.leave(number, 9.0, answered=1)
+    assert [len(blocks[0]) for blocks in hashes] == [2, 1]
+    assert hashes[1][0] == hashes[0][0][1:]
+
+
+def test_a_prompt_that_is_not_computed_is_never_told() -> None:
+    batch = a_told_batch()
+    batch.submit(a_job(1), 0.0)
+    batch.leave(1, 0.5, answered=0)
+    assert told(batch) == []
+
+
+def test_clearing_is_told_only_if_it_was_done() -> None:
+    batch = a_told_batch()
+    batch.submit(a_job(1), 0.0)
+    batch.advance(1.0)
+    told(batch)
+    assert not batch.clear_cache()
+    assert told(batch) == []
+    batch.leave(1, 1.0, answered=1)
+    assert batch.clear_cache()
+    assert told(batch) == [AllBlocksCleared()]
+
+
+def test_without_a_listener_nothing_is_told() -> None:
+    batch = a_batch()
+    batch.submit(a_job(1), 0.0)
+    batch.advance(1.0)
+    batch.leave(1, 1.0, answered=4)
+    assert batch.clear_cache()
+    assert batch.events is None
+
+
+def test_a_paused_batch_starts_nothing_and_finishes_what_runs() -> None:
+    batch = a_batch()
+    batch.submit(a_job(1), 0.0)
+    batch.pause()
+    batch.submit(a_job(2), 0.0)
+    assert (batch.running, batch.waiting) == (1, 1)
+    assert [end.job.id for end in batch.advance(9.0)] == [1]
+    batch.leave(1, 9.0, answered=4)
+    assert (batch.running, batch.waiting) == (0, 1)
+    batch.resume(10.0)
+    assert [end.at for end in batch.advance(99.0)] == [11.0]
+
+
+class Listener:
+    """An index of the cache, made of nothing but what events tell."""
+
+    def __init__(self) -> None:
+        self._prefixes: dict[int | None, tuple[int, ...]] = {None: ()}
+        self._copies: Counter[tuple[int, ...]] = Counter()
+
+    def hear(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, BlockStored):
+                self._stored(event)
+            elif isinstance(event, BlockRemoved):
+                (name,) = event.block_hashes
+                self._copies[self._prefixes[name]] -= 1
+                assert self._copies[self._prefixes[name]] >= 0
+            else:
+                self._copies.clear()
+
+    def _stored(self, event: BlockStored) -> None:
+        prefix = self._prefixes[event.parent_block_hash]
+        assert len(event.token_ids) == len(event.block_hashes) * event.block_size
+        for place, name in enumerate(event.block_hashes):
+            prefix += tuple(event.token_ids[place * 4 : place * 4 + 4])
+            assert self._prefixes.setdefault(name, prefix) == prefix
+            self._copies[prefix] += 1
+
+    def match(self, prompt: list[int]) -> int:
+        """Tokens of the longest prefix that is there."""
+        length = 0
+        while length + 4 <= len(prompt) and self._copies[tuple(prompt[: length + 4])]:
+            length += 4
+        return length
+
+    @property
+    def blocks(self) -> int:
+        return self._copies.total()
+
+
+_TURNS = st.tuples(
+    st.sampled_from(["submit", "submit", "leave", "abort", "advance", "clear"]),
+    st.lists(st.integers(0, 1), min_size=1, max_size=20),
+    st.integers(1, 12),
+)
+_LONG = [("submit", [token] * 20, 1) for token in (0, 1)]
+_TWO_IN_TURN = [_LONG[0], ("advance", [0], 1), ("leave", [0], 1), _LONG[1], ("advance", [0], 1)]
+
+
+@given(st.lists(_TURNS, max_size=60))
+@example(_TWO_IN_TURN)
+def test_who_only_listens_knows_what_is_cached(turns: list[tuple[str, list[int], int]]) -> None:
+    batch, listener = a_told_batch(blocks=9, running=3), Listener()
+    inside: list[int] = []
+    computed: set[int] = set()
+    answers: dict[int, int] = {}
+    grown: dict[int, int] = {}
+    for number, (turn, tokens, answer) in enumerate(turns):
+        now = float(number)
+        if turn == "submit":
+            batch.submit(Job(number, array("I", tokens), array("I", [2] * answer)), now)
+            inside.append(number)
+            answers[number] = answer
+        elif turn == "advance":
+            computed |= {end.job.id for end in batch.advance(now)}
+        elif turn == "clear":
+            batch.clear_cache()
+        elif inside:
+            gone = inside.pop(0 if turn == "leave" else -1)
+            batch.leave(gone, now, answered=grown.get(gone, 0))
+        for running in computed.intersection(inside):
+            grown[running] = min(grown.get(running, 0) + 2, answers[running])
+            batch.answered(running, grown[running])
+        listener.hear(told(batch))
+    for gone in reversed(inside):
+        batch.leave(gone, 99.0, answered=grown.get(gone, 0))
+    listener.hear(told(batch))
+    assert listener.blocks == batch.blocks.idle
+    for _, tokens, _ in turns:
+        known = listener.match(tokens)
+        batch.submit(Job(1000, array("I", tokens), array("I", [2])), 100.0)
+        (end,) = batch.advance(1000.0)
+        assert end.cached == min(known, (len(tokens) - 1) // 4 * 4)
+        batch.leave(1000, 1000.0, answered=1)
+        listener.hear(told(batch))

@@ -13,15 +13,16 @@ def blocks_of(tokens: list[int], adapter: str | None = None, salt: str | None = 
 
 
 def take(cache: BlockCache, tokens: list[int], answer: int = 0) -> Lease:
-    lease = cache.take(blocks_of(tokens), len(tokens), len(tokens) + answer)
-    assert lease is not None
-    return lease
+    taken = cache.take(blocks_of(tokens), len(tokens), len(tokens) + answer)
+    assert taken is not None
+    return taken[0]
 
 
 def served(cache: BlockCache, tokens: list[int]) -> int:
     """Serve a prompt; returns its hits."""
     lease = take(cache, tokens)
-    cache.release(lease, computed=True)
+    cache.computed(lease)
+    cache.release(lease)
     return lease.hits
 
 
@@ -41,7 +42,7 @@ def test_adapters_and_salts_share_nothing() -> None:
 def test_a_chain_can_be_continued() -> None:
     tokens = array("I", range(20))
     whole = chain(root(None, None), tokens, SIZE)
-    assert whole[2:] == chain(whole[1], tokens, SIZE, skip=2)
+    assert whole[2:] == chain(whole[1], tokens[2 * SIZE :], SIZE)
 
 
 def test_a_second_prompt_hits_the_common_prefix() -> None:
@@ -87,21 +88,39 @@ def test_no_room_changes_nothing() -> None:
     held = take(cache, [1] * 9)
     assert cache.take(blocks_of([1] * 9 + [2] * 8), 17, 17) is None
     assert cache.used == 3
-    cache.release(held, computed=True)
+    cache.computed(held)
+    cache.release(held)
     assert (cache.used, cache.idle) == (0, 2)
 
 
 def test_a_prompt_that_was_never_computed_leaves_nothing_to_hit() -> None:
     cache = BlockCache(10, SIZE)
-    cache.release(take(cache, [1] * 12), computed=False)
+    cache.release(take(cache, [1] * 12))
+    assert (cache.used, cache.idle) == (0, 0)
     assert served(cache, [1] * 12) == 0
 
 
 def test_an_aborted_prompt_keeps_the_blocks_that_were_there_before() -> None:
     cache = BlockCache(10, SIZE)
     served(cache, [1] * 8)
-    cache.release(take(cache, [1] * 8 + [2] * 8), computed=False)
+    cache.release(take(cache, [1] * 8 + [2] * 8))
     assert served(cache, [1] * 9) == 2
+
+
+def test_what_an_aborted_prompt_left_undone_is_computed_by_who_hit_it() -> None:
+    cache = BlockCache(10, SIZE)
+    aborted, other = take(cache, [1] * 9), take(cache, [1] * 9)
+    cache.release(aborted)
+    assert cache.computed(other) == [range(0, 2)]
+    cache.release(other)
+    assert served(cache, [1] * 9) == 2
+
+
+def test_a_block_is_computed_once() -> None:
+    cache = BlockCache(10, SIZE)
+    first, second = take(cache, [1] * 9), take(cache, [1] * 8 + [2] * 5)
+    assert cache.computed(first) == [range(0, 2)]
+    assert cache.computed(second) == [range(2, 3)]
 
 
 def test_the_next_turn_hits_the_answer() -> None:
@@ -109,8 +128,42 @@ def test_the_next_turn_hits_the_answer() -> None:
     turn = [1] * 6
     answer = [7] * 7
     lease = take(cache, turn, len(answer))
-    cache.release(lease, computed=True, answer=blocks_of([*turn, *answer[:-1]])[1:])
+    cache.computed(lease)
+    for name in blocks_of([*turn, *answer[:-1]])[1:]:
+        cache.fill(lease, name)
+    cache.release(lease)
     assert take(cache, [*turn, *answer, 5, 5]).hits == 3
+
+
+def test_what_is_computed_twice_is_there_twice_until_each_copy_goes() -> None:
+    cache = BlockCache(4, SIZE)
+    (name,) = blocks_of([1] * 4)
+    for _ in range(2):  # the only block of the prompt is always computed again
+        assert served(cache, [1] * 4) == 0
+    assert cache.idle == 2
+    lost = []
+    for token, room in ((2, 12), (3, 16)):
+        lease, gone = cache.take(blocks_of([token] * room), room, room)
+        lost += gone
+        cache.release(lease)
+    assert lost == [name, name]
+    assert served(cache, [1] * 5) == 0
+
+
+def test_an_idle_cache_can_be_cleared() -> None:
+    cache = BlockCache(10, SIZE)
+    served(cache, [1] * 12)
+    assert cache.clear()
+    assert (cache.idle, served(cache, [1] * 12)) == (0, 0)
+
+
+def test_a_cache_in_use_cannot_be_cleared() -> None:
+    cache = BlockCache(10, SIZE)
+    served(cache, [1] * 12)
+    held = take(cache, [1] * 12)
+    assert not cache.clear()
+    cache.release(held)
+    assert served(cache, [1] * 12) == 2
 
 
 class Cache(RuleBasedStateMachine):
@@ -124,20 +177,29 @@ class Cache(RuleBasedStateMachine):
     @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=24), answer=st.integers(0, 12))
     def begin(self, tokens: list[int], answer: int) -> None:
         before = (self.cache.used, self.cache.idle)
-        lease = self.cache.take(blocks_of(tokens), len(tokens), len(tokens) + answer)
-        if lease is None:
+        taken = self.cache.take(blocks_of(tokens), len(tokens), len(tokens) + answer)
+        if taken is None:
             assert (self.cache.used, self.cache.idle) == before
             return
+        lease, _ = taken
         assert lease.hits * SIZE < len(tokens)
-        assert len(lease.shared) + lease.private == -(-(len(tokens) + answer) // SIZE)
+        assert len(lease.named) + lease.private == -(-(len(tokens) + answer) // SIZE)
         self.held.append((lease, tokens))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), computed=st.booleans(), answered=st.integers(0, 12))
     def end(self, data: st.DataObject, computed: bool, answered: int) -> None:
         lease, tokens = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        answer = blocks_of([*tokens, *[3] * answered])[len(blocks_of(tokens)) :] if computed else []
-        self.cache.release(lease, computed, answer)
+        if computed:
+            self.cache.computed(lease)
+            names = blocks_of([*tokens, *[3] * answered])[len(blocks_of(tokens)) :]
+            for name in names[: lease.private]:
+                self.cache.fill(lease, name)
+        self.cache.release(lease)
+
+    @rule()
+    def clear(self) -> None:
+        assert self.cache.clear() == (not self.held)
 
     @invariant()
     def blocks_add_up(self) -> None:

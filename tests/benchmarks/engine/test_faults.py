@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from benchmarks.engine.faults import Faults, Hang, Refuse, Reset, SlowStart, Status
+from benchmarks.engine.faults import Faults, Hang, LoseEvents, NoTokens, Refuse, Reset, SlowStart, Status
 
 
 def test_a_fault_hits_as_often_as_it_says_then_the_next_one() -> None:
@@ -37,8 +37,28 @@ def test_the_time_to_refuse_is_told() -> None:
     assert Faults().replace([Refuse(2), Refuse(3), Status(500)], now=0.0) == 3
 
 
+def test_batches_of_events_are_lost_as_often_as_told() -> None:
+    faults = Faults()
+    assert not faults.loses_events()
+    faults.replace([LoseEvents(1), Status(500), LoseEvents(1)], now=0.0)
+    assert [faults.loses_events() for _ in range(3)] == [True, True, False]
+    faults.replace([LoseEvents(1)], now=0.0)
+    faults.replace([], now=0.0)
+    assert not faults.loses_events()
+
+
+def test_tokens_are_refused_until_told_otherwise() -> None:
+    faults = Faults()
+    assert faults.tokens_refused is None
+    faults.replace([NoTokens(503)], now=0.0)
+    assert faults.tokens_refused == 503
+    assert faults.take() is None
+    faults.replace([], now=1.0)
+    assert faults.tokens_refused is None
+
+
 def test_every_kind_can_be_written_and_read() -> None:
-    given = [Status(429, times=1), Hang(2), Reset(), SlowStart(1.5), Refuse(2)]
+    given = [Status(429, times=1), Hang(2), Reset(), SlowStart(1.5), Refuse(2), LoseEvents(3), NoTokens(500)]
     assert Faults.parse(msgspec.json.encode(given)) == given
 
 
@@ -56,6 +76,8 @@ def test_every_kind_can_be_written_and_read() -> None:
         '[{"kind":"hang","after_tokens":-1}]',
         '[{"kind":"refuse","seconds":0}]',
         '[{"kind":"slow_start"}]',
+        '[{"kind":"lose_events","batches":0}]',
+        '[{"kind":"no_tokens","status":200}]',
         "[" * 20_000,
     ],
 )

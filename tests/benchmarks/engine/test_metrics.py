@@ -7,10 +7,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.engine.batch import Batch, Job, Limits, Prefilled
 from benchmarks.engine.cache import BlockCache
-from benchmarks.engine.metrics import EngineMetrics, Finished
+from benchmarks.engine.families import Families
+from benchmarks.engine.frontend import FrontendMetrics
+from benchmarks.engine.metrics import Finished, RankMetrics
+from benchmarks.engine.models import Adapter
 from benchmarks.engine.settings import EngineSettings
 
 CAPTURE = Path(__file__).parent / "captures" / "metrics_after_load.txt"
+CAPTURE_OF_TWO = CAPTURE.with_name("metrics_dp2.txt")
 
 # The captured server had 4096 tokens of context, blocks of 32 and room for two adapters.
 SETTINGS = EngineSettings(model="tiny", max_model_len=4096, block_size=32, num_blocks=4096, max_loras=2)
@@ -21,10 +25,10 @@ LEFT_OUT = (
     "http_request_size_bytes", "http_response_size_bytes", "http_request_duration_seconds",
 )  # fmt: skip
 
-Families = dict[str, Metric]
+Exposed = dict[str, Metric]
 
 
-def families(text: str) -> Families:
+def families(text: str) -> Exposed:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -32,34 +36,33 @@ def a_batch(settings: EngineSettings = SETTINGS) -> Batch:
     return Batch(Limits(2, 2, 2, 10.0), BlockCache(settings.num_blocks, settings.block_size))
 
 
-def the_metrics(batch: Batch | None = None) -> EngineMetrics:
-    return EngineMetrics(SETTINGS, batch or a_batch(), wall=lambda: 1234.5)
-
-
-def after_a_request() -> EngineMetrics:
-    """One request, so that labelled families have samples."""
-    metrics = the_metrics()
-    job = Job(0, array("I", [1] * 122), array("I", [2] * 8), "lora-a")
-    metrics.adapters(frozenset({"lora-a"}), frozenset())
-    metrics.prompt_computed(122, 96)
-    metrics.first_token(0.03)
-    metrics.tokens(7, 0.07)
-    metrics.finished(Finished(Prefilled(job, 1.0, 1.5, 2.0, 96, 0), 3.0, "length", n=1, max_tokens=8))
-    metrics.http("/v1/chat/completions", "POST", 200, 0.5)
-    return metrics
+def after_requests(ranks: int) -> Exposed:
+    """One request for each rank, so that labelled families have samples."""
+    all_families = Families()
+    frontend = FrontendMetrics(all_families, SETTINGS, wall=lambda: 1234.5)
+    for rank in range(ranks):
+        metrics = RankMetrics(all_families, SETTINGS, rank, a_batch())
+        job = Job(0, array("I", [1] * 122), array("I", [2] * 8), Adapter("lora-a", 1))
+        frontend.adapters(rank, frozenset({"lora-a"}), frozenset())
+        metrics.prompt_computed(122, 96)
+        metrics.first_token(0.03)
+        metrics.tokens(7, 0.07)
+        metrics.finished(Finished(Prefilled(job, 1.0, 1.5, 2.0, 96, 0), 3.0, "length", n=1, max_tokens=8))
+        frontend.http("/v1/chat/completions", "POST", 200, 0.5)
+    return families(all_families.render().decode())
 
 
 @pytest.fixture(scope="module")
-def captured() -> Families:
+def captured() -> Exposed:
     return families(CAPTURE.read_text())
 
 
 @pytest.fixture(scope="module")
-def given() -> Families:
-    return families(after_a_request().render().decode())
+def given() -> Exposed:
+    return after_requests(ranks=1)
 
 
-def value(given: Families, sample: str, **labels: str) -> float:
+def value(given: Exposed, sample: str, **labels: str) -> float:
     for family in given.values():
         for entry in family.samples:
             if entry.name == sample and labels.items() <= entry.labels.items():
@@ -67,28 +70,28 @@ def value(given: Families, sample: str, **labels: str) -> float:
     raise KeyError(sample)
 
 
-def test_every_family_of_vllm_that_has_a_meaning_here_is_there(captured: Families, given: Families) -> None:
+def test_every_family_of_vllm_that_has_a_meaning_here_is_there(captured: Exposed, given: Exposed) -> None:
     wanted = {name for name in captured if not name.startswith(LEFT_OUT)}
     assert set(given) == wanted
 
 
-def test_every_family_has_the_type_of_vllms(captured: Families, given: Families) -> None:
+def test_every_family_has_the_type_of_vllms(captured: Exposed, given: Exposed) -> None:
     assert {name: family.type for name, family in given.items()} == {
         name: captured[name].type for name in given
     }
 
 
-def test_every_series_has_the_labels_of_vllms(captured: Families, given: Families) -> None:
-    def labels(found: Families, name: str) -> set[tuple[str, tuple[str, ...]]]:
+def test_every_series_has_the_labels_of_vllms(captured: Exposed, given: Exposed) -> None:
+    def labels(found: Exposed, name: str) -> set[tuple[str, tuple[str, ...]]]:
         return {(sample.name, tuple(sorted(sample.labels))) for sample in found[name].samples}
 
     assert {name: labels(given, name) for name in given} == {name: labels(captured, name) for name in given}
 
 
-def test_every_fixed_label_has_the_values_of_vllms(captured: Families, given: Families) -> None:
+def test_every_fixed_label_has_the_values_of_vllms(captured: Exposed, given: Exposed) -> None:
     """Series that exist from the start: reasons, sources, states, buckets."""
 
-    def series(found: Families, name: str) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    def series(found: Exposed, name: str) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
         return sorted((sample.name, tuple(sorted(sample.labels.items()))) for sample in found[name].samples)
 
     by_use = ("http_requests", "vllm:cache_config_info")
@@ -97,14 +100,14 @@ def test_every_fixed_label_has_the_values_of_vllms(captured: Families, given: Fa
         assert series(given, name) == series(captured, name)
 
 
-def test_the_cache_configuration_reads_like_vllms(captured: Families, given: Families) -> None:
+def test_the_cache_configuration_reads_like_vllms(captured: Exposed, given: Exposed) -> None:
     ours, theirs = (dict(found["vllm:cache_config_info"].samples[0].labels) for found in (given, captured))
     assert theirs.pop("kv_cache_memory_bytes") == "67108864"  # the simulator's blocks have no bytes
     assert ours.pop("kv_cache_memory_bytes") == "None"
     assert ours == theirs
 
 
-def test_a_request_is_counted_as_vllm_counts_it(given: Families) -> None:
+def test_a_request_is_counted_as_vllm_counts_it(given: Exposed) -> None:
     assert value(given, "vllm:prefix_cache_queries_total") == 122
     assert value(given, "vllm:prefix_cache_hits_total") == 96
     assert value(given, "vllm:prompt_tokens_total") == 122
@@ -126,11 +129,11 @@ def test_a_request_is_counted_as_vllm_counts_it(given: Families) -> None:
 
 
 def test_gauges_follow_the_batch() -> None:
-    batch = a_batch()
-    metrics = the_metrics(batch)
+    batch, exposed = a_batch(), Families()
+    RankMetrics(exposed, SETTINGS, 0, batch)
     for number in range(3):
         batch.submit(Job(number, array("I", [number] * 320), array("I", [1] * 32)), 0.0)
-    found = families(metrics.render().decode())
+    found = families(exposed.render().decode())
     assert value(found, "vllm:num_requests_running") == 2
     assert value(found, "vllm:num_requests_waiting") == 1
     assert value(found, "vllm:num_requests_waiting_by_reason", reason="capacity") == 1
@@ -138,32 +141,29 @@ def test_gauges_follow_the_batch() -> None:
     assert value(found, "vllm:kv_cache_usage_perc") == 22 / 4096
 
 
-def test_a_rejection_is_counted() -> None:
-    metrics = the_metrics()
-    metrics.rejected()
-    found = families(metrics.render().decode())
-    assert value(found, "vllm:admission_rejections_total", reason="max_num_queued_reqs") == 1
+def test_every_rank_has_the_series_of_vllms() -> None:
+    """As captured from a server of two ranks, which had no adapters and counted no success yet."""
+    theirs, ours = families(CAPTURE_OF_TWO.read_text()), after_requests(ranks=2)
+    not_here = ("http_", "vllm:cache_config_info", "vllm:lora", *LEFT_OUT)
+    for name in (name for name in theirs if not name.startswith(not_here)):
+        assert ranks_of(ours[name]) == ranks_of(theirs[name]), name
+    assert ranks_of(ours["vllm:cache_config_info"]) == ["0", "1"]
 
 
-def test_without_adapters_there_is_no_adapter_metric() -> None:
-    settings = EngineSettings(max_loras=0)
-    found = families(EngineMetrics(settings, a_batch(settings), lambda: 0.0).render().decode())
-    assert "vllm:lora_requests_info" not in found
+def ranks_of(family: Metric) -> list[str]:
+    return sorted({sample.labels.get("engine", "") for sample in family.samples})
 
 
-def test_old_adapter_series_stay_and_the_newest_has_the_largest_value() -> None:
-    times = iter([1.0, 2.0, 3.0, 4.0])
-    metrics = EngineMetrics(SETTINGS, a_batch(), wall=lambda: next(times))
-    metrics.adapters(frozenset({"b", "a"}), frozenset({"c"}))
-    metrics.adapters(frozenset({"c"}), frozenset())
-    samples = families(metrics.render().decode())["vllm:lora_requests_info"].samples
-    newest = max(samples, key=lambda sample: sample.value)
-    assert len(samples) == 3
-    assert newest.labels["running_lora_adapters"] == "c"
-    assert any(sample.labels["waiting_lora_adapters"] == "a,b,c" for sample in samples)
-
-
-def test_engines_in_one_process_count_apart() -> None:
-    one, two = the_metrics(), the_metrics()
-    one.rejected()
-    assert one.render() != two.render()
+@pytest.mark.parametrize(
+    ("level", "states"),
+    [(None, (1, 0, 0)), (0, (0, 0, 0)), (1, (0, 1, 0)), (2, (0, 0, 1))],
+)
+def test_the_level_of_sleep_is_told(level: int | None, states: tuple[int, ...]) -> None:
+    exposed = Families()
+    metrics = RankMetrics(exposed, SETTINGS, 0, a_batch())
+    metrics.sleep(2)
+    metrics.sleep(level)
+    found = families(exposed.render().decode())
+    names = ("awake", "weights_offloaded", "discard_all")
+    told = tuple(value(found, "vllm:engine_sleep_state", sleep_state=name) for name in names)
+    assert told == states

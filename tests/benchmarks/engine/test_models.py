@@ -1,4 +1,4 @@
-from benchmarks.engine.models import Models
+from benchmarks.engine.models import Adapter, Models
 
 
 def test_the_base_and_its_adapters_can_be_named() -> None:
@@ -6,7 +6,7 @@ def test_the_base_and_its_adapters_can_be_named() -> None:
     assert models.has("tiny")
     assert models.has("sql")
     assert not models.has("nope")
-    assert (models.adapter("tiny"), models.adapter("sql")) == (None, "sql")
+    assert (models.adapter("tiny"), models.adapter("sql")) == (None, Adapter("sql", 1))
 
 
 def test_an_adapter_is_loaded_once_unless_in_place() -> None:

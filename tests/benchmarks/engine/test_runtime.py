@@ -5,16 +5,19 @@ from array import array
 import pytest
 
 from benchmarks.engine.batch import QueueFullError
+from benchmarks.engine.events import Event
+from benchmarks.engine.models import Adapter
+from benchmarks.engine.ranks import Ranks
 from benchmarks.engine.runtime import Clock, Run, Runtime, Work
 from benchmarks.engine.settings import EngineSettings
 
 
 def a_runtime(clock: Clock = time.monotonic, **knobs: object) -> Runtime:
     fast = {"inter_token_s": 0.0, "prefill_tokens_per_s": float("inf"), "max_running": 2, "max_waiting": 1}
-    return Runtime(EngineSettings(**{**fast, **knobs}), clock, time.time)
+    return Ranks(EngineSettings(**{**fast, **knobs}), clock, time.time).runtimes[0]
 
 
-def some_work(output: int = 5, prompt: int = 8, adapter: str | None = None) -> Work:
+def some_work(output: int = 5, prompt: int = 8, adapter: Adapter | None = None) -> Work:
     return Work(array("I", [1] * prompt), array("I", range(output)), "length", output, adapter)
 
 
@@ -23,7 +26,7 @@ async def collected(runtime: Runtime, run: Run) -> list[int]:
 
 
 def counted(runtime: Runtime, series: str) -> float:
-    lines = runtime.metrics.render().decode().splitlines()
+    lines = runtime.metrics.families.render().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
 
 
@@ -127,7 +130,70 @@ async def test_cancelling_the_reader_frees_the_request() -> None:
 
 async def test_adapters_in_use_are_told_to_the_metrics() -> None:
     runtime = a_runtime(loras=("sql",))
-    with runtime.enter([some_work(adapter="sql")]) as (run,):
+    with runtime.enter([some_work(adapter=Adapter("sql", 1))]) as (run,):
         await runtime.wait(run)
-    text = runtime.metrics.render().decode()
+    text = runtime.metrics.families.render().decode()
     assert 'running_lora_adapters="sql",waiting_lora_adapters="sql"' in text
+
+
+def a_told_runtime(clock: Clock = time.monotonic, **knobs: object) -> tuple[Runtime, list[list[Event]]]:
+    published: list[list[Event]] = []
+    fast = {"inter_token_s": 0.0, "prefill_tokens_per_s": float("inf"), "block_size": 4, "max_model_len": 32}
+    settings = EngineSettings(**{**fast, **knobs})
+    return Ranks(settings, clock, time.time, [published.append]).runtimes[0], published
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_blocks_of_an_answer_are_published_as_they_fill(streamed: bool) -> None:
+    runtime, published = a_told_runtime(inter_token_s=0.002)
+    counts = []
+    with runtime.enter([some_work(12, prompt=10)]) as (run,):
+        await run.prefilled
+        counts.append(len(published))
+        if streamed:
+            async for _ in runtime.tokens(run):
+                counts.append(len(published))
+        else:
+            await runtime.wait(run)
+    assert counts[0] == 1
+    assert [len(event.block_hashes) for batch in published for event in batch] == [2, 1, 1, 1]
+    assert [event.token_ids for batch in published[1:] for event in batch][-1] == [6, 7, 8, 9]
+    if streamed:
+        assert [len(batch) for batch in published] == [1, 1, 1, 1]
+
+
+async def test_a_wait_for_a_whole_answer_publishes_in_between() -> None:
+    now = 0.0
+    runtime, published = a_told_runtime(clock=lambda: now, inter_token_s=1.0)
+    with runtime.enter([some_work(12, prompt=8)]) as (run,):
+        await run.prefilled
+        now = 5.5  # six of the twelve tokens are due
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(runtime.wait(run))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [len(batch) for batch in published] == [1, 1]
+            waiting.cancel()
+    assert run.sent == 5
+
+
+async def test_nothing_is_published_before_a_step_ends() -> None:
+    now = 0.0
+    runtime, published = a_told_runtime(clock=lambda: now, num_blocks=8, prefill_tokens_per_s=20.0)
+    for token, waited in ((1, 1.0), (2, 2.0)):
+        work = Work(array("I", [token] * 20), array("I", [0, 0]), "length", 2)
+        with runtime.enter([work]) as (run,):
+            assert len(published) == token - 1
+            now = waited
+            await runtime.wait(run)
+    assert len(published) == 2
+
+
+async def test_a_block_that_had_to_go_is_published_with_what_took_its_place() -> None:
+    runtime, published = a_told_runtime(num_blocks=8)
+    for token in (1, 2):
+        work = Work(array("I", [token] * 20), array("I", [0, 0]), "length", 2)
+        with runtime.enter([work]) as (run,):
+            await runtime.wait(run)
+    kinds = [[type(event).__name__ for event in batch] for batch in published]
+    assert kinds == [["BlockStored"], [*["BlockRemoved"] * 3, "BlockStored"]]

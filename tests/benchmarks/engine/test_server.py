@@ -155,6 +155,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         (["--num-blocks", "3"], "num_blocks"),
         (["--tls-cert", __file__], "tls_cert and tls_key"),
         (["--port", "99999"], "--port"),
+        (["--kv-events-replay", "0"], "kv_events_replay"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], said: str) -> None:
@@ -185,3 +186,4 @@ def test_help_shows_examples() -> None:
         assert process.returncode == 0
     assert "python -m benchmarks.engine --name pod-a" in text
     assert '{"kind":"reset","after_tokens":3}' in text
+    assert '{"kind":"lose_events","batches":3}' in text

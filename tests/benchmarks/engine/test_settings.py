@@ -30,6 +30,11 @@ def test_the_defaults_are_in_range() -> None:
         ("inter_token_s", float("nan")),
         ("reply_tokens", 0),
         ("keep_requests", -1),
+        ("data_parallel_size", 0),
+        ("kv_events", -2),
+        ("kv_events_replay", -2),
+        ("kv_events_replay", 0),
+        ("kv_events_buffer", 0),
         ("tls_cert", Path("x")),
     ],
 )

@@ -10,7 +10,7 @@ from benchmarks.engine.tokens import encode
 
 @pytest.fixture
 def envelope() -> Envelope:
-    return Envelope("r1", 1795367721, "tiny", "vllm-0.32.0-bcfea2e3")
+    return Envelope("r1", 1795367721, "tiny", "vllm-0.32.0-bcfea2e3", cache_details=True)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.engine.faults import SlowStart
+from benchmarks.engine.faults import NoTokens, SlowStart
 
 CHAT = {"messages": [{"role": "user", "content": "hello " * 100}], "max_tokens": 8}
 
@@ -87,6 +87,61 @@ async def test_a_repeated_prompt_is_a_cache_hit(start, http, captures, same_shap
     assert same_shape(bodies[0], captures["chat1"].json)
 
 
+async def ask(http, engine, prompt: str, **headers: str) -> tuple[int, str | None, dict]:
+    url, body = f"{engine.url}/v1/completions", {"prompt": prompt, "max_tokens": 2}
+    async with http.post(url, json=body, headers=headers) as answer:
+        return answer.status, answer.headers.get("x-engine-rank"), await answer.json()
+
+
+async def test_a_header_picks_the_rank_and_each_has_a_cache_of_its_own(start, http) -> None:
+    engine = await start(data_parallel_size=2)
+    cached = []
+    for rank in ("0", "1", "1", "0"):
+        status, served_by, body = await ask(http, engine, "x" * 200, **{"X-data-parallel-rank": rank})
+        assert (status, served_by) == (200, rank)
+        cached.append(body["usage"]["prompt_tokens_details"]["cached_tokens"])
+    assert cached == [0, 0, 48, 48]
+    assert [entry.rank for entry in engine.requests] == [0, 1, 1, 0]
+    async with http.get(f"{engine.url}/metrics") as answer:
+        text = await answer.text()
+    for rank in ("0", "1"):
+        assert f'vllm:prefix_cache_hits_total{{engine="{rank}",model_name="tiny"}} 48.0' in text
+
+
+async def test_a_rank_that_is_not_there_is_refused_as_by_vllm(start, http, captures) -> None:
+    engine = await start()
+    status, served_by, body = await ask(http, engine, "x", **{"X-data-parallel-rank": "3"})
+    assert (status, body) == (captures["dp_header_bad"].status, captures["dp_header_bad"].json)
+    assert served_by is None
+    assert [entry.rank for entry in engine.requests] == [None]
+    for rank in ("-1", "1"):
+        assert (await ask(http, engine, "x", **{"X-data-parallel-rank": rank}))[0] == 400
+    for no_number in ("", "first"):
+        assert (await ask(http, engine, "x", **{"X-data-parallel-rank": no_number}))[:2] == (200, "0")
+
+
+async def test_without_a_header_the_least_loaded_rank_serves(start, http, until) -> None:
+    engine = await start(data_parallel_size=2, inter_token_s=60.0)
+    stream = {"prompt": "x", "stream": True, "max_tokens": 9}
+    answers = [await http.post(f"{engine.url}/v1/completions", json=stream) for _ in range(4)]
+    assert [answer.headers["x-engine-rank"] for answer in answers] == ["0", "1", "0", "1"]
+    for answer in answers:
+        answer.close()
+    await until(lambda: engine.running == 0)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_without_the_option_usage_does_not_say_what_was_cached(start, http, path: str) -> None:
+    engine = await start(prompt_tokens_details=False)
+    body = {**CHAT, "prompt": "x", "stream_options": {"include_usage": True}, "stream": True}
+    async with http.post(f"{engine.url}/v1/{path}", json=body) as answer:
+        text = await answer.text()
+        assert '"usage":{"prompt_tokens":' in text
+        assert "cached_tokens" not in text
+    async with http.post(f"{engine.url}/v1/{path}", json={**CHAT, "prompt": "x"}) as answer:
+        assert (await answer.json())["usage"]["prompt_tokens_details"] is None
+
+
 async def test_another_salt_or_adapter_is_no_cache_hit(start, http) -> None:
     engine = await start(loras=("sql",))
     for extra in ({}, {"cache_salt": "s"}, {"model": "sql"}):
@@ -121,6 +176,15 @@ async def test_tokens_can_be_asked_for(start, http) -> None:
         tokens = (await answer.json())["tokens"]
     async with http.post(f"{engine.url}/detokenize", json={"tokens": tokens}) as answer:
         assert await answer.json() == {"prompt": "hello there"}
+
+
+async def test_tokens_are_refused_when_told_so(start, http) -> None:
+    engine = await start()
+    engine.set_faults([NoTokens(503)])
+    async with http.post(f"{engine.url}/tokenize", json={"prompt": "hello there"}) as answer:
+        assert answer.status == 503
+    async with http.post(f"{engine.url}/v1/chat/completions", json=CHAT) as answer:
+        assert answer.status == 200
 
 
 async def test_metrics_count_what_was_served(start, http) -> None:

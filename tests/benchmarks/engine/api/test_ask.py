@@ -3,7 +3,7 @@ import pytest
 from benchmarks.engine.api.ask import Ask, Choice, plan, resolve
 from benchmarks.engine.api.errors import ApiError
 from benchmarks.engine.batch import Job, Prefilled
-from benchmarks.engine.models import Models
+from benchmarks.engine.models import Adapter, Models
 from benchmarks.engine.settings import EngineSettings
 from benchmarks.engine.tokens import encode
 
@@ -49,7 +49,7 @@ def test_a_prompt_near_the_limit_cuts_the_answer() -> None:
 def test_each_prompt_gets_its_choices_in_order() -> None:
     works = plan(Ask([encode("a"), encode("b")], "sql", n=2, salt="s"), MODELS, SETTINGS)
     assert [work.prompt for work in works] == [encode("a")] * 2 + [encode("b")] * 2
-    assert {(work.adapter, work.salt) for work in works} == {("sql", "s")}
+    assert {(work.adapter, work.salt) for work in works} == {(Adapter("sql", 1), "s")}
 
 
 def test_errors_read_as_vllms(captures) -> None:
@@ -74,7 +74,7 @@ def test_other_values_out_of_range_are_refused() -> None:
 def test_no_model_is_the_base() -> None:
     assert resolve(None, MODELS) is None
     assert resolve("tiny", MODELS) is None
-    assert resolve("sql", MODELS) == "sql"
+    assert resolve("sql", MODELS) == Adapter("sql", 1)
 
 
 def test_a_choice_knows_its_text() -> None:

@@ -2,15 +2,16 @@ from benchmarks.engine.api.context import Context
 from benchmarks.engine.faults import Faults
 from benchmarks.engine.journal import Journal
 from benchmarks.engine.models import Models
-from benchmarks.engine.runtime import Runtime
+from benchmarks.engine.ranks import Ranks
 from benchmarks.engine.settings import EngineSettings
 
 
 def test_an_answer_names_the_model_asked_for_or_the_base() -> None:
-    settings = EngineSettings(model="tiny")
+    settings = EngineSettings(model="tiny", prompt_tokens_details=False)
     context = Context(
         settings=settings,
-        runtime=Runtime(settings, lambda: 0.0, lambda: 7.9),
+        ranks=Ranks(settings, lambda: 0.0, lambda: 7.9),
+        kv_event_sources={},
         models=Models("tiny", ["sql"]),
         faults=Faults(),
         journal=Journal(1),
@@ -24,3 +25,4 @@ def test_an_answer_names_the_model_asked_for_or_the_base() -> None:
     assert context.envelope("r", "sql").model == "sql"
     named = context.envelope("r", None)
     assert (named.id, named.created, named.model, named.fingerprint) == ("r", 7, "tiny", "f")
+    assert not named.cache_details

@@ -25,6 +25,7 @@ def test_a_report_holds_the_counts_and_the_kept_requests() -> None:
         "headers": (("A", "b"),),
         "outcome": "open",
         "status": None,
+        "rank": None,
     }
 
 

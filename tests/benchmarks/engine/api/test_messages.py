@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -41,3 +42,13 @@ def test_a_stream_is_anthropics_sequence_of_named_events(envelope, choice) -> No
     ]  # fmt: skip
     assert bodies[2]["delta"]["text"] == "pod-"
     assert bodies[4]["usage"]["output_tokens"] == 4
+
+
+def test_without_details_of_the_cache_all_of_the_prompt_is_input(envelope, choice) -> None:
+    silent = dataclasses.replace(envelope, cache_details=False)
+    answer = choice(cached=96)
+    usage = {"input_tokens": 122, "output_tokens": 4}
+    assert a_request().whole(silent, [answer])["usage"] == usage
+    transcript = a_request().transcript(silent, [answer.work])
+    assert b'"usage":{"input_tokens":122,"output_tokens":0}' in transcript.opening(answer.prefilled)
+    assert b'"usage":{"input_tokens":122,"output_tokens":4}' in transcript.closing([answer])

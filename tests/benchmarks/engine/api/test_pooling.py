@@ -6,7 +6,7 @@ import pytest
 from benchmarks.engine.api import pooling
 from benchmarks.engine.api.errors import ApiError
 from benchmarks.engine.api.pooling import EmbeddingRequest, RerankRequest, TextDocument
-from benchmarks.engine.models import Models
+from benchmarks.engine.models import Adapter, Models
 
 MODELS = Models("tiny", ["sql"])
 
@@ -44,7 +44,7 @@ def test_inputs_are_checked(envelope) -> None:
 
 def test_an_adapter_runs_under_its_name() -> None:
     (work,) = pooling.embedding_works(EmbeddingRequest("a", "sql"), MODELS, 100)
-    assert (work.adapter, len(work.output)) == ("sql", 0)
+    assert (work.adapter, len(work.output)) == (Adapter("sql", 1), 0)
 
 
 def test_rerank_puts_the_closest_document_first(envelope) -> None:
