@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := .venv/kvoy-is-set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fmt docs bench-overhead clean
+.PHONY: help setup demo test lint types fmt docs bench-overhead bench-replicas bench-schedule clean
 
 help:
 	@echo 'make setup           everything that kvoy needs, into .venv'
@@ -18,6 +18,8 @@ help:
 	@echo 'make fmt             format the code'
 	@echo 'make docs            write docs/reference.md from the code'
 	@echo 'make bench-overhead  Envoy alone against Envoy with kvoy; JSON=FILE keeps the rows'
+	@echo 'make bench-replicas  one trace through 1, 2, 4 and 8 workers: do they decide like one?; JSON=FILE'
+	@echo 'make bench-schedule  what a decision costs, and how soon every worker knows of it; JSON=FILE'
 	@echo 'make clean           remove .venv and caches'
 
 setup: $(SETUP)
@@ -58,6 +60,12 @@ docs: $(SETUP)
 
 bench-overhead: $(SETUP)
 	$(BIN)/python -m benchmarks.overhead $(if $(JSON),--json '$(JSON)')
+
+bench-replicas: $(SETUP)
+	$(BIN)/python -m benchmarks.replicas $(if $(JSON),--json '$(JSON)')
+
+bench-schedule: $(SETUP)
+	$(BIN)/python -m benchmarks.schedule $(if $(JSON),--json '$(JSON)')
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis dist

@@ -31,7 +31,7 @@ async def run(settings: Settings) -> None:
 async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
     """Run all parts on an open store until `stop` is set."""
     ads = Ads()
-    plane = DataPlane(settings.listen, settings.workers, settings.body_limit_bytes)
+    plane = DataPlane(settings.listen, settings.workers, settings.body_limit_bytes, settings.decision_header)
     publisher = Publisher(
         store, ads, partial(build, plane=plane), settings.group, time.monotonic, lambda: secrets.token_hex(8)
     )

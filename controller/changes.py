@@ -7,7 +7,7 @@ from extproc.state.records import Change, Delete, ModelServer, Pod, Put, Record
 Records = Mapping[str, Record]
 """Records by key."""
 
-_KIND = {"route": "ModelRoute", "server": "ModelServer", "pod": "Pod"}
+_KIND = {"route": "ModelRoute", "server": "ModelServer", "pod": "Pod", "scheduler": "Scheduler"}
 
 _MOST_NAMED = 20
 """How many changes a line of the log names."""

@@ -30,6 +30,8 @@ force."""
               help="An ext_proc worker: its name and Unix socket. Once per worker.")  # fmt: skip
 @click.option("--body-limit", metavar="SIZE", default="16MiB", show_default=True,
               help="Largest request body; Envoy answers a larger one with 413.")  # fmt: skip
+@click.option("--decision-header", is_flag=True,
+              help="Tell clients why that pod was chosen: response header x-kvoy-decision.")  # fmt: skip
 @click.pass_context
 def controller(
     ctx: click.Context,
@@ -41,6 +43,7 @@ def controller(
     listen: str,
     extproc: tuple[str, ...],
     body_limit: str,
+    decision_header: bool,
 ) -> None:
     """Compile manifests, publish them to the workers and configure Envoy; follow every edit."""
     if check:
@@ -65,9 +68,10 @@ def controller(
     with blaming("--body-limit"):
         body_limit_bytes = settings.size(body_limit)
     app.configure_logging()
-    uvloop.run(
-        app.run(settings.Settings(manifests, redis, group, xds_socket, listen, workers, body_limit_bytes))
+    chosen = settings.Settings(
+        manifests, redis, group, xds_socket, listen, workers, body_limit_bytes, decision_header
     )
+    uvloop.run(app.run(chosen))
 
 
 def _check(manifests: Path) -> int:

@@ -10,6 +10,7 @@ from controller.manifests.modelserver import ModelServer
 from controller.manifests.pod import Pod
 from controller.manifests.problem import Problem
 from controller.manifests.reader import Found, Reading
+from controller.manifests.scheduler import SchedulerFile
 from controller.manifests.shape import quoted
 from extproc.state import records
 
@@ -36,8 +37,9 @@ def compile_records(reading: Reading) -> Compilation:
     if problems:
         return Compilation({}, _in_order(problems), reading.skipped)
     routes = (each.view.record() for each in unique if isinstance(each.view, ModelRoute))
+    schedulers = (each.view.record() for each in unique if isinstance(each.view, SchedulerFile))
     compiled: Iterator[records.Record] = chain(
-        routes, (server.record() for server in servers.values()), (pod for _, pod in routable)
+        routes, (server.record() for server in servers.values()), (pod for _, pod in routable), schedulers
     )
     by_key = {record.key: record for record in sorted(compiled, key=lambda record: record.key)}
     return Compilation(by_key, skipped=reading.skipped)

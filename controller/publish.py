@@ -144,7 +144,7 @@ class Publisher:
 
     async def _look(self) -> None:
         """Find out what is stored, if it is not what was known."""
-        found = await self._store.head()
+        found = await self._store.configuration.head()
         if found is None:
             if self._head is not None:
                 log.warning("the store has lost the configuration: publishing all of it again")
@@ -162,7 +162,7 @@ class Publisher:
 
     async def _load(self) -> Stored | None:
         try:
-            return await self._store.load()
+            return await self._store.configuration.load()
         except StoreCorrupt as error:
             if not self._failures:
                 log.error("%s; publishing a whole configuration in its place", error)
@@ -232,7 +232,9 @@ class Publisher:
         before = self._served or {}
         changes = diff({} if whole else before, target)
         self._attempt = head
-        if not await self._store.publish(Publication(head.epoch, head.generation, changes, whole)):
+        if not await self._store.configuration.publish(
+            Publication(head.epoch, head.generation, changes, whole)
+        ):
             return  # somebody else was faster: the next look finds out who
         self._serve(target)
         self._head = head

@@ -29,6 +29,8 @@ class Settings:
     """ext_proc workers: name and Unix socket."""
     body_limit_bytes: int
     """Largest request body."""
+    decision_header: bool = False
+    """Whether each answer tells its client why it came from that pod."""
 
 
 def size(text: str) -> int:

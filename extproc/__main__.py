@@ -1,5 +1,7 @@
 """``python -m extproc``: one worker."""
 
+from pathlib import Path
+
 import click
 import uvloop
 from prometheus_client import disable_created_metrics
@@ -20,14 +22,23 @@ from extproc.supervise import plain_logging
               help="Largest body in full duplex mode, in bytes.")  # fmt: skip
 @click.option("--drain", "drain_s", type=click.FloatRange(min=0), default=5.0, show_default=True,
               help="Seconds that decisions in progress get when the worker stops.")  # fmt: skip
+@click.option("--tokenizers", type=click.Path(file_okay=False, path_type=Path),
+              help="Directory with one tokeniser per model.")  # fmt: skip
 def main(
-    name: str, socket: str, redis_url: str, group: str, admin: str, body_limit: int, drain_s: float
+    name: str,
+    socket: str,
+    redis_url: str,
+    group: str,
+    admin: str,
+    body_limit: int,
+    drain_s: float,
+    tokenizers: Path | None,
 ) -> None:
     """Run one ext_proc worker. `kvoy extproc` runs several; `kvoy up` runs everything."""
     plain_logging()
     # Prometheus has no use for them, and they double the exposition.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    uvloop.run(app.run(Settings(name, socket, redis_url, group, admin, body_limit, drain_s)))
+    uvloop.run(app.run(Settings(name, socket, redis_url, group, admin, body_limit, drain_s, tokenizers)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class Entry:
     duration_s: float | None
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
+    """Of `prompt_tokens`; None where the engine does not say."""
 
 
 class End(StrEnum):

@@ -13,7 +13,7 @@ from typing import Any, cast
 import click
 
 VERBS = "kvoy.commands"
-EXTRAS = {"bootstrap": "controller"}
+EXTRAS = {"bootstrap": "controller", "explain": "extproc", "route": "extproc"}
 """Verb to the extra that installs what it needs, where it is not called like the verb."""
 OWN_PACKAGES = ("extproc", "controller")
 
@@ -96,7 +96,11 @@ Example:
 @click.option("--group", default="default", show_default=True, help="Deployment group: which keys are ours.")
 @click.option("--admin", default="127.0.0.1:9190", show_default=True,
               help="IP:PORT of worker 0's admin endpoint; worker i has PORT + i, 0: any.")  # fmt: skip
-def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) -> None:
+@click.option("--tokenizers", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="One directory per model with its tokenizer.json: for exact cache matching.")  # fmt: skip
+def extproc(
+    count: int, socket_dir: Path, redis: str, group: str, admin: str, tokenizers: Path | None
+) -> None:
     """Run the ext_proc workers of one host and keep them running."""
     import aiohttp  # noqa: F401  (what a worker needs: missing here, it names the extra to install)
     import grpc  # noqa: F401
@@ -118,10 +122,12 @@ def extproc(count: int, socket_dir: Path, redis: str, group: str, admin: str) ->
             redis=redis,
             group=group,
             hint=f"it needs {state} and in it a configuration from `kvoy controller`",
+            tokenizers=None if tokenizers is None else tokenizers.resolve(),
         )
         socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     urls = ", ".join(f"http://{address}" for address in addresses)
-    ready = f"kvoy extproc is ready: {count} workers in {socket_dir} (admin {urls}; Ctrl-C stops it)"
+    noun = "worker" if count == 1 else "workers"
+    ready = f"kvoy extproc is ready: {count} {noun} in {socket_dir} (admin {urls}; Ctrl-C stops it)"
     uvloop.run(supervise.keep_running(children, ready, nullcontext()))
 
 

@@ -11,7 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from extproc.accesslog import Outcome
+from extproc.calibration import Claim
 from extproc.exchange import Decision, LocalAnswer
+from extproc.state.live import Load
 from extproc.state.records import label
 
 _DECISION_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
@@ -49,7 +51,7 @@ class Metrics:
         )
         self._tokens = Counter(
             "kvoy_tokens",
-            "Tokens the engines reported: prompt, completion, cached (part of prompt).",
+            "Tokens: prompt, completion, cached (part of prompt) as engines tell; predicted as cached.",
             ["server", "kind"],
             registry=self.registry,
         )
@@ -85,7 +87,10 @@ class Metrics:
             self._moved.labels(server).inc()
         self._tokens.labels(server, "prompt").inc(entry.prompt_tokens)
         self._tokens.labels(server, "completion").inc(entry.completion_tokens)
-        self._tokens.labels(server, "cached").inc(entry.cached_tokens)
+        self._tokens.labels(server, "cached").inc(entry.cached_tokens or 0)
+        claim = outcome.reservation.claim
+        if isinstance(claim, Claim) and entry.cached_tokens is not None:
+            self._tokens.labels(server, "predicted").inc(claim.predicted)
         if entry.first_byte_s is not None:
             self._first_byte.labels(server).observe(entry.first_byte_s)
         if entry.duration_s is not None:
@@ -105,15 +110,20 @@ GAUGES: Mapping[str, str] = {
     "kvoy_state_age_seconds": "Seconds since the store last answered.",
     "kvoy_config_generation": "Generation of the configuration in force.",
     "kvoy_state_reloads": "Whole reloads of the state since start.",
-    "kvoy_state_gaps": "Gaps seen in the stream of changes since start.",
+    "kvoy_state_gaps": "Gaps seen in the stream of configurations since start.",
+    "kvoy_state_lag_seconds": "Age of the newest entry of the last read of the streams.",
+    "kvoy_cache_reloads": "Times that all engines' cached blocks were loaded since start.",
+    "kvoy_cache_gaps": "Gaps seen in the stream of cached blocks since start.",
+    "kvoy_cache_prefix_blocks": "Distinct blocks known from placements.",
+    "kvoy_cache_kv_blocks": "Distinct blocks known from KV events.",
 }
 
 
 class Gauges(Collector):
-    """Values read at scrape time: the replica's condition and requests in flight per pod."""
+    """Values read at scrape time: the condition of the state, and what is in flight per endpoint."""
 
     def __init__(
-        self, state: Callable[[], Mapping[str, float]], in_flight: Callable[[], Mapping[str, int]]
+        self, state: Callable[[], Mapping[str, float]], in_flight: Callable[[], Mapping[str, Load]]
     ) -> None:
         self._state = state
         self._in_flight = in_flight
@@ -121,11 +131,18 @@ class Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, value in self._state().items():
             yield GaugeMetricFamily(name, GAUGES[name], value=value)
-        family = GaugeMetricFamily(
+        requests = GaugeMetricFamily(
             "kvoy_in_flight",
-            "Requests that this worker placed and that have not ended, by pod.",
-            labels=["pod"],
+            "Requests that this worker placed and that have not ended, by endpoint.",
+            labels=["endpoint"],
         )
-        for pod, count in self._in_flight().items():
-            family.add_metric([label(pod)], count)
-        yield family
+        tokens = GaugeMetricFamily(
+            "kvoy_pending_tokens",
+            "Prompt tokens of this worker's requests that the engine has yet to compute, by endpoint.",
+            labels=["endpoint"],
+        )
+        for endpoint, load in self._in_flight().items():
+            requests.add_metric([label(endpoint)], load.requests)
+            tokens.add_metric([label(endpoint)], load.tokens)
+        yield requests
+        yield tokens

@@ -31,6 +31,8 @@ REASONS = MappingProxyType(
         "unknown-model": Reason(404, "not_found_error", "No ModelRoute serves this model."),
         "no-matching-rule": Reason(404, "not_found_error", "No rule of the model's routes matches."),
         "body-too-large": Reason(413, "invalid_request_error", "The body exceeds the configured limit."),
+        "saturated": Reason(429, "rate_limit_error", "Every ready pod has too much to do already."),
+        "no-adapter": Reason(503, "service_unavailable_error", "No ready pod has the LoRA adapter loaded."),
         "no-ready-pod": Reason(503, "service_unavailable_error", "The chosen ModelServer has no ready pod."),
         "internal-error": Reason(500, "server_error", "A defect in kvoy; the worker's log has the trace."),
     }
@@ -63,6 +65,6 @@ class Rejection:
         return msgspec.json.encode({"error": error})
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Response headers beside the status; a 503 asks the client to come back in a second."""
+        """Response headers beside the status; a 429 or 503 asks the client to come back in a second."""
         own = (("content-type", "application/json"), (REASON_HEADER, self.reason))
-        return (*own, ("retry-after", "1")) if self.status == 503 else own
+        return (*own, ("retry-after", "1")) if self.status in (429, 503) else own

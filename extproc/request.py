@@ -23,15 +23,19 @@ class Api:
     """First bytes a prompt may have: ``"`` a string, ``[`` a list."""
     stream_usage: bool = False
     """Whether `stream_options.include_usage` exists in this API."""
+    preface: tuple[str, ...] = ()
+    """Further fields that the engine puts before the prompt."""
 
 
 APIS: Mapping[str, Api] = MappingProxyType(
     {
-        "/v1/chat/completions": Api("chat", ("messages",), b"[", stream_usage=True),
+        "/v1/chat/completions": Api(
+            "chat", ("messages",), b"[", stream_usage=True, preface=("chat_template_kwargs", "tools")
+        ),
         "/v1/completions": Api("completions", ("prompt", "prompt_embeds"), b'"[', stream_usage=True),
         "/v1/embeddings": Api("embeddings", ("input", "messages"), b'"['),
-        "/v1/responses": Api("responses", ("input", "prompt"), b'"[{'),
-        "/v1/messages": Api("messages", ("messages",), b"["),
+        "/v1/responses": Api("responses", ("input", "prompt"), b'"[{', preface=("tools", "instructions")),
+        "/v1/messages": Api("messages", ("messages",), b"[", preface=("tools", "system")),
         "/v1/rerank": Api("rerank", ("query", "documents"), b'"[{'),
     }
 )
@@ -53,6 +57,11 @@ class Head:
     request_id: str = ""
 
 
+def bare(path: str) -> str:
+    """A path as APIS knows it: without query, and without the slash that must not make it another one."""
+    return path.partition("?")[0].rstrip("/") or "/"
+
+
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A request whose body was understood."""
@@ -65,6 +74,15 @@ class InferenceRequest:
     """The JSON text of ``model`` inside `body`."""
     stream_options_slice: msgspec.Raw
     """The JSON text of ``stream_options`` inside `body`; empty when absent."""
+    prompt: Mapping[str, msgspec.Raw]
+    """Field to its JSON text, of every field that becomes part of the prompt, in the order of the prompt."""
+    cache_salt: str = ""
+    """Requests of different salts share no cache."""
+
+    def prompt_text(self) -> bytes | memoryview:
+        """All JSON text that becomes the prompt; not copied where it is one field."""
+        parts = [memoryview(part) for part in self.prompt.values()]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Body(msgspec.Struct):
@@ -79,10 +97,16 @@ class _Body(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw()
     query: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    cache_salt: msgspec.Raw = msgspec.Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_string = msgspec.json.Decoder(str).decode
+_NULL = msgspec.Raw(b"null")
 
 
 def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
@@ -110,6 +134,8 @@ def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
         body=body,
         model_slice=fields.model,
         stream_options_slice=fields.stream_options,
+        prompt=_prompt(api, fields),
+        cache_salt=_salt(fields.cache_salt),
     )
 
 
@@ -128,6 +154,23 @@ def _model(raw: msgspec.Raw) -> str | Rejection:
     except msgspec.DecodeError:
         model = ""
     return model or Rejection("invalid-model", "`model` must be a non-empty string.", "model")
+
+
+def _prompt(api: Api, fields: _Body) -> dict[str, msgspec.Raw]:
+    found = {}
+    for name in api.preface + api.prompt_fields:
+        raw = getattr(fields, name)
+        if memoryview(raw) and raw != _NULL:
+            found[name] = raw
+    return found
+
+
+def _salt(raw: msgspec.Raw) -> str:
+    """A salt that is no string is the engine's to refuse."""
+    try:
+        return _decode_string(raw) if memoryview(raw) else ""
+    except msgspec.DecodeError:
+        return ""
 
 
 def _refusal_of_prompt(api: Api, fields: _Body) -> Rejection | None:

@@ -14,8 +14,8 @@ import grpc
 from grpc import aio
 
 from extproc import wire
-from extproc.accesslog import settle
-from extproc.decide import Decider
+from extproc.accesslog import Outcome, settle
+from extproc.decide import Decider, Plan
 from extproc.exchange import Decide, Decision, Exchange, OutOfOrder, Routing, rejected
 from extproc.metrics import Metrics
 from extproc.rejection import Rejection
@@ -59,7 +59,7 @@ class ExtProc:
                     return
                 step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
                 if isinstance(step, Decide):
-                    await self._carry_out(exchange, self._decide(step), context)
+                    await self._carry_out(exchange, await self._decide(step), context)
                 elif step is not None:
                     await context.write(self._encoder.encode(step))
         except (Malformed, OutOfOrder) as error:
@@ -77,10 +77,12 @@ class ExtProc:
                 self._decider.forget(decision)
             raise
 
-    def _decide(self, ask: Decide) -> Decision:
+    async def _decide(self, ask: Decide) -> Decision:
         started = self._perf_counter()
         try:
             decision = self._decider.decide(ask)
+            if isinstance(decision, Plan):
+                decision = await self._decider.informed(decision)
         except Exception:
             # A defect must cost one request, not the worker.
             log.exception("decision failed for %s %s", ask.head.method, ask.head.path)
@@ -93,11 +95,20 @@ class AccessLogSink:
     """Takes Envoy's access-log entries and settles the reservations they name."""
 
     def __init__(
-        self, reservations: Reservations, metrics: Metrics, instance: str, clock: Callable[[], float]
+        self,
+        reservations: Reservations,
+        ended: Callable[[Outcome], object],
+        expired: Callable[[int], object],
+        instance: str,
+        clock: Callable[[], float],
     ) -> None:
-        """`clock` is that of `reservations`."""
+        """`ended` is told of each request that ended, `expired` how many will never tell.
+
+        `clock` is that of `reservations`.
+        """
         self._reservations = reservations
-        self._metrics = metrics
+        self._ended = ended
+        self._expired = expired
         self._instance = instance
         self._clock = clock
         self._closed = asyncio.Event()
@@ -137,7 +148,7 @@ class AccessLogSink:
             abandoned += self._reservations.abandon(silent)
             self._silent_since = None
         if abandoned:
-            self._metrics.expired(len(abandoned))
+            self._expired(len(abandoned))
             log.warning("dropped %d reservations: Envoy will not tell how they ended", len(abandoned))
 
     async def _read(self, context: Any) -> None:
@@ -146,7 +157,7 @@ class AccessLogSink:
                 for entry in wire.entries(raw):
                     outcome = settle(entry, self._reservations, self._instance)
                     if outcome is not None:
-                        self._metrics.ended(outcome)
+                        self._ended(outcome)
             except Malformed as error:
                 log.warning("access-log message dropped: %s", error)
 

@@ -1,6 +1,7 @@
 """The knobs of one worker."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,5 @@ class Settings:
     """Largest request body in full duplex mode, in bytes; Envoy's own limit bounds buffered bodies."""
     drain_s: float = 5.0
     """How long a stopping worker lets decisions in progress finish."""
+    tokenizers: Path | None = None
+    """Directory with one tokeniser per model; None: engines are asked for token ids where they are needed."""

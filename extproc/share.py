@@ -1,31 +1,30 @@
-"""States this instance's requests in flight to the store, and brings the other instances' counts.
+"""States this worker's requests in flight to the other workers.
 
-Counts are stated whole and under a lease: what gets lost is said again, and what a crashed instance had
-stated runs out by itself.
+Statements are absolute: changed endpoints are stated at once, everything once a second. So whatever gets
+lost is said again, and what a crashed worker had stated is believed only as long as `SILENCE_S`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Never
 
-from extproc.reservations import Reservations
-from extproc.state.store import Store, StoreError, Totals, backoff_s
+from extproc.reservations import SILENCE_S, Reservations
+from extproc.state.live import InFlight
+from extproc.state.store import Store, StoreError, backoff_s
 
 log = logging.getLogger("kvoy.share")
 
-_LEASE_S = 5.0
-"""How long a statement stands without another one."""
-_COALESCE_S = 0.010
-"""How long changes are gathered before they are stated."""
-_REFRESH_S = 0.05
-"""How often the totals are asked for, and the lease renewed, while our own counts stand still."""
+_WHOLE_S = 1.0
+"""How often everything is stated."""
+_SHORTEST_S, _LONGEST_S = 0.002, 0.010
+"""Between two statements; the shorter one after a quiet moment, doubling while changes keep coming."""
 _FAREWELL_S = 0.5
-"""Longest time spent on giving up the lease."""
+"""Longest time spent on saying that this worker leaves."""
 
 
 class Share:
-    """The loop between `Reservations` and the store."""
+    """The loop that publishes `Reservations`."""
 
     def __init__(
         self,
@@ -34,66 +33,81 @@ class Share:
         instance: str,
         clock: Callable[[], float],
     ) -> None:
-        """`instance` names one life of one worker, unique in the group; `clock` gives monotonic seconds."""
+        """`instance` names one life of one worker, unique in the group; `clock` is that of `reservations`."""
         self._store = store
         self._reservations = reservations
         self._instance = instance
         self._clock = clock
-        self._changed = asyncio.Event()
+        self._changed: set[str] = set()
+        """Endpoint keys whose load is not what was stated last."""
+        self._wake = asyncio.Event()
+        self._whole_at = clock()
+        self._gap_s = _SHORTEST_S
         self._failures = 0
-        self._answered = clock()
-        reservations.watch(self._changed.set)
+        reservations.watch(self._note)
 
     async def run(self) -> Never:
-        """State the counts until cancelled, then withdraw them."""
+        """State what is in flight until cancelled, then that nothing is."""
         try:
             while True:
+                await self._change()
                 await self._state()
-                await self._pause()
+                await self._gather()
         finally:
             await self._leave()
 
-    async def _state(self) -> None:
-        self._changed.clear()
-        stated = self._reservations.counts()
+    def _note(self, endpoint: str) -> None:
+        self._changed.add(endpoint)
+        self._wake.set()
+
+    async def _change(self) -> None:
+        """Wait until there is something to state."""
+        due = self._reservations.next_due()
+        until = self._whole_at if due is None else min(due, self._whole_at)
         try:
-            totals = await self._store.state_inflight(self._instance, int(_LEASE_S * 1000), stated)
+            async with asyncio.timeout(until - self._clock()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _state(self) -> None:
+        self._reservations.settle()
+        changed, self._changed = self._changed, set()
+        self._wake.clear()
+        whole = self._clock() >= self._whole_at
+        if not (whole or changed):
+            return
+        own = self._reservations
+        loads = own.counts() if whole else {key: own.own(key) for key in changed}
+        try:
+            await self._store.streams.state([InFlight(self._instance, loads, whole)])
         except StoreError as error:
             self._failed(error)
         else:
-            self._succeeded(stated, totals)
+            self._stated(whole)
 
-    async def _pause(self) -> None:
-        if self._failures:
-            await asyncio.sleep(backoff_s(self._failures))
-            return
-        try:
-            async with asyncio.timeout(_REFRESH_S):
-                await self._changed.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(_COALESCE_S)
+    async def _gather(self) -> None:
+        """Let changes gather, the longer the busier it is."""
+        await asyncio.sleep(backoff_s(self._failures) or self._gap_s)
+        self._gap_s = min(2 * self._gap_s, _LONGEST_S) if self._changed else _SHORTEST_S
 
     async def _leave(self) -> None:
         try:
             async with asyncio.timeout(_FAREWELL_S):
-                await self._store.drop_instance(self._instance)
+                await self._store.streams.state([InFlight(self._instance, {}, whole=True)])
         except (StoreError, TimeoutError) as error:
-            log.warning("left without withdrawing the counts, they run out within %g s: %s", _LEASE_S, error)
+            log.warning("left without saying so, the other workers notice within %g s: %s", SILENCE_S, error)
 
-    def _succeeded(self, stated: Mapping[str, int], totals: Totals) -> None:
+    def _stated(self, whole: bool) -> None:
         if self._failures:
-            log.info("counts of requests in flight are shared again")
-        elif self._answered and not totals.known:
-            log.warning("the store had dropped our counts (lease run out, or emptied): stated again")
+            log.info("requests in flight are shared again")
         self._failures = 0
-        self._answered = self._clock()
-        self._reservations.absorb(stated, totals.pods)
+        if whole:
+            self._whole_at = self._clock() + _WHOLE_S
 
     def _failed(self, error: StoreError) -> None:
         if not self._failures:
-            log.warning("counts of requests in flight are not shared: %s", error)
+            log.warning("requests in flight are not shared: %s", error)
         self._failures += 1
-        if self._clock() - self._answered > _LEASE_S:
-            # Counts this old would keep steering away from pods that have long been idle.
-            self._reservations.absorb({}, {})
+        # Nobody knows which statement was the last to arrive.
+        self._whole_at = self._clock()

@@ -1,7 +1,9 @@
 """Builders for tests of kvoy and of its plugins: small worlds in the words of the domain."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from extproc.cache.holdings import Holdings
+from extproc.calibration import Calibration
 from extproc.exchange import (
     Answer,
     BodyMode,
@@ -12,9 +14,15 @@ from extproc.exchange import (
     Exchange,
     HeadersReceived,
 )
+from extproc.fleet import Fleet
 from extproc.request import Head
+from extproc.reservations import Reservations
+from extproc.schedule.placement import Candidate, Evidence, Placement
+from extproc.schedule.testing import a_member, a_pool
+from extproc.state.engines import Engines
+from extproc.state.live import Load
 from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
-from extproc.state.snapshot import Snapshot, compile_snapshot
+from extproc.state.snapshot import Endpoint, Snapshot, compile_snapshot
 
 
 def a_server(
@@ -51,6 +59,19 @@ def a_route(
 def a_snapshot(*records: Record) -> Snapshot:
     """Generation 1 of these records."""
     return compile_snapshot("epoch", 1, records)
+
+
+def a_fleet(clock: Callable[[], float]) -> Fleet:
+    """What a worker knows before it has heard or done anything."""
+    return Fleet(Reservations(clock), Engines(clock), Holdings(), Calibration(), lambda: b"secret")
+
+
+def a_placement(*addresses: str, rank: int | None = None) -> Placement:
+    """A placement on the first address, with the others for retries."""
+    endpoints = [Endpoint.of(f"pod/default/{at}", address, rank) for at, address in enumerate(addresses)]
+    candidates = tuple(Candidate(endpoint, Load(0, 0), 1.0, None) for endpoint in endpoints)
+    pool = a_pool(*(a_member() for _ in addresses))
+    return Placement(candidates, len(addresses), Evidence(pool, [1.0] * len(addresses), (), (), 0))
 
 
 def a_head(path: str = "/v1/chat/completions", method: str = "POST", **headers: str) -> Head:

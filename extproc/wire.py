@@ -30,7 +30,7 @@ from extproc.exchange import (
     SendChunk,
     TrailersReceived,
 )
-from extproc.request import Head
+from extproc.request import Head, bare
 from extproc.state import envoy
 
 _Request = external_processor_pb2.ProcessingRequest
@@ -80,9 +80,7 @@ def _headers(message: Any, wanted: frozenset[str]) -> HeadersReceived:
             kept[key] = _text(header)
     duplex = message.protocol_config.request_body_mode == _Mode.FULL_DUPLEX_STREAMED
     mode = BodyMode.FULL_DUPLEX if duplex else BodyMode.BUFFERED
-    # A trailing slash must not make an API's path one that is not parsed.
-    bare = path.partition("?")[0].rstrip("/") or "/"
-    head = Head(method, bare, kept, request_id)
+    head = Head(method, bare(path), kept, request_id)
     return HeadersReceived(head, http.end_of_stream, mode)
 
 
@@ -138,12 +136,16 @@ class Encoder:
         common.clear_route_cache = True
         _set(common.header_mutation, envoy.CLUSTER_HEADER, routing.cluster)
         _set(common.header_mutation, envoy.DESTINATION, destinations)
+        rank = routing.placement.chosen.endpoint.rank
+        if rank is not None:
+            _set(common.header_mutation, envoy.RANK_HEADER, str(rank))
         fields = response.dynamic_metadata.fields
         fields[envoy.LB_NAMESPACE].struct_value.fields[envoy.DESTINATION].string_value = destinations
         own = fields[envoy.KVOY_NAMESPACE].struct_value.fields
         own[envoy.WORKER_KEY].string_value = self._worker
         own[envoy.INSTANCE_KEY].string_value = self._instance
         own[envoy.RESERVATION_KEY].number_value = routing.reservation
+        own[envoy.DECISION_KEY].string_value = routing.placement.headline()
 
 
 def _set(mutation: Any, name: str, value: str) -> None:
@@ -206,7 +208,7 @@ def _entry(log: Any) -> Entry:
         duration_s=_seconds(common, "time_to_last_downstream_tx_byte"),
         prompt_tokens=_count(usage, envoy.PROMPT_TOKENS_KEY),
         completion_tokens=_count(usage, envoy.COMPLETION_TOKENS_KEY),
-        cached_tokens=_count(usage, envoy.CACHED_TOKENS_KEY),
+        cached_tokens=_count(usage, envoy.CACHED_TOKENS_KEY) if envoy.CACHED_TOKENS_KEY in usage else None,
     )
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("extproc", "controller", "benchmarks")
 WITHOUT_TESTS = ("__init__.py", "__main__.py")
 """Maps and entry points: what they start is tested where it is."""
-WITHOUT_MODULE = ("tests/envoy/", "tests/examples/")
+WITHOUT_MODULE = ("tests/envoy/", "tests/examples/", "tests/real/")
 """Tests of all parts together."""
 
 
@@ -37,6 +37,9 @@ def test_a_module_has_its_test_file(module):
 
 def test_no_test_file_is_without_its_module():
     wanted = {mirror_of(module) for module in modules()}
+    wanted |= {
+        mirror_of(main.relative_to(ROOT).with_name("main.py")) for main in ROOT.glob("*/**/__main__.py")
+    }
 
     assert [str(file) for file in mirrors() if file not in wanted] == []
 

@@ -34,7 +34,7 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel):
 
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
     assert held == {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
-    scripts = {f"extproc/state/scripts/{name}.lua" for name in ("inflight", "load", "publish")}
+    scripts = {f"extproc/state/store/scripts/{name}.lua" for name in ("append", "load", "publish")}
     typed = {f"{package}/py.typed" for package in PACKAGES}
     assert scripts | typed | {"controller/xds/usage.lua"} <= held
 

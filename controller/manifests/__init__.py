@@ -7,6 +7,8 @@
     annotations.py  the kvoy.io/* annotations
     duration.py     Go's "1m30s"
     modelroute.py   modelserver.py   pod.py   the kinds: a typed view, its own faults, its record
+    kv_events.py    where engines publish their KV events
+    scheduler.py    Kthena's scheduler configuration, checked against the catalogue of plugins
     kinds.py        which kind is read by which view
     reader.py       files -> objects and problems
     problem.py      a fault, and where it is

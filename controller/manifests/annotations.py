@@ -11,6 +11,11 @@ TLS_SERVER_NAME = "kvoy.io/tls-server-name"
 TLS_CA_FILE = "kvoy.io/tls-ca-file"
 TLS_INSECURE_SKIP_VERIFY = "kvoy.io/tls-insecure-skip-verify"
 STREAM_USAGE = "kvoy.io/stream-usage"
+DATA_PARALLEL_SIZE = "kvoy.io/data-parallel-size"
+SCHEDULER = "kvoy.io/scheduler"
+TOKENIZER = "kvoy.io/tokenizer"
+KV_EVENTS = "kvoy.io/kv-events"
+KV_EVENTS_REPLAY = "kvoy.io/kv-events-replay"
 PORT = "kvoy.io/port"
 
 ANNOTATIONS: Mapping[str, Mapping[str, str]] = {
@@ -23,6 +28,16 @@ ANNOTATIONS: Mapping[str, Mapping[str, str]] = {
         TLS_INSECURE_SKIP_VERIFY: '"true" accepts any certificate from the pods. Default: "false".',
         STREAM_USAGE: '"always" asks the engine for token usage in every streamed answer, "client" only '
         'where the client asks for it. Default: "always".',
+        SCHEDULER: "How endpoints of this ModelServer are chosen: YAML of the same form as the scheduler "
+        "configuration, whose place it takes.",
+        DATA_PARALLEL_SIZE: 'Data-parallel ranks of each pod, "1" to "64"; each is an endpoint of its own. '
+        'Default: "1".',
+        TOKENIZER: "Directory of the model's tokeniser below the workers' --tokenizers. Default: the "
+        "model's name.",
+        KV_EVENTS: 'Where each pod publishes its KV events, such as "tcp://*:5557" (rank r on the port plus '
+        'r), or "off". Default: the engine is asked.',
+        KV_EVENTS_REPLAY: 'Where each pod replays its KV events, such as "tcp://*:5558"; needs '
+        "kvoy.io/kv-events. Default: nowhere.",
     },
     "Pod": {
         PORT: "Port of the engine in this pod, in place of the ModelServer's spec.workloadPort.port.",

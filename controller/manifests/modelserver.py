@@ -1,11 +1,12 @@
 """ModelServer: a pool of pods that serve one model, and how Envoy speaks to them."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
-from controller.manifests import annotations, duration, metadata
+from controller.manifests import annotations, duration, kv_events, metadata, scheduler
 from controller.manifests.metadata import Metadata
 from controller.manifests.problem import Fault
 from controller.manifests.shape import quoted
@@ -13,6 +14,8 @@ from extproc.state import records
 
 Duration = Annotated[str, msgspec.Meta(examples=["10s"])]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+_RANKS = re.compile("[1-9]|[1-5][0-9]|6[0-4]", re.ASCII)
 
 _TLS = (
     annotations.TLS_SERVER_NAME,
@@ -75,6 +78,7 @@ class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
             self.metadata.annotations, annotations.STREAM_USAGE, ("always", "client")
         )
         yield from _tls_faults(self)
+        yield from _engine_faults(self.metadata.annotations)
         yield from _policy_faults(self.spec.traffic_policy)
         if not self.spec.workload_selector.match_labels:
             yield Fault(
@@ -99,6 +103,10 @@ class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
             retry=records.Retry() if policy.retry is None else _retry(policy.retry),
             tls=_tls(self),
             report_usage=self.metadata.annotations.get(annotations.STREAM_USAGE) != "client",
+            ranks=int(self.metadata.annotations.get(annotations.DATA_PARALLEL_SIZE, "1")),
+            profile=_profile(self.metadata.annotations),
+            tokenizer=self.metadata.annotations.get(annotations.TOKENIZER),
+            kv_events=kv_events.record(self.metadata.annotations),
         )
 
 
@@ -137,6 +145,36 @@ def _tls_faults(server: ModelServer) -> Iterator[Fault]:
             annotations.at(annotations.TLS_CA_FILE),
             f"has no effect while {annotations.TLS_INSECURE_SKIP_VERIFY} is true; remove one of them",
         )
+
+
+def _engine_faults(given: Mapping[str, str]) -> Iterator[Fault]:
+    """What the annotations say about the engines themselves."""
+    ranks = given.get(annotations.DATA_PARALLEL_SIZE, "1")
+    if not _RANKS.fullmatch(ranks):
+        at = annotations.at(annotations.DATA_PARALLEL_SIZE)
+        yield Fault(at, f"{quoted(ranks)} is not a number from 1 to 64")
+        ranks = "1"
+    name = given.get(annotations.TOKENIZER)
+    if name is not None and not _is_below(name):
+        at = annotations.at(annotations.TOKENIZER)
+        yield Fault(at, f"{quoted(name)} is not a path below a directory, such as org/model")
+    yield from kv_events.faults(given, int(ranks))
+    if annotations.SCHEDULER in given:
+        for fault in scheduler.read_text(given[annotations.SCHEDULER])[1]:
+            message = f"{fault.field}: {fault.message}" if fault.field else fault.message
+            yield Fault(annotations.at(annotations.SCHEDULER), message)
+
+
+def _is_below(path: str) -> bool:
+    return path.isprintable() and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _profile(given: Mapping[str, str]) -> records.Profile | None:
+    if annotations.SCHEDULER not in given:
+        return None
+    view, _ = scheduler.read_text(given[annotations.SCHEDULER])
+    assert view is not None
+    return view.scheduler.profile()
 
 
 def _tls(server: ModelServer) -> records.Tls | None:

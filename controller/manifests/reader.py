@@ -5,28 +5,32 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from controller.manifests import scheduler
 from controller.manifests.kinds import KINDS, Object
 from controller.manifests.metadata import is_object_name
-from controller.manifests.problem import Problem
+from controller.manifests.problem import Fault, Problem
 from controller.manifests.shape import convert, quoted
 from controller.manifests.text import documents
 from controller.manifests.unsupported import REFUSED
 
+_SCHEDULER = "Scheduler"
+"""Label of the scheduler configuration."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object of a kind that kvoy reads."""
+    """An object of a kind that kvoy reads, or the scheduler configuration."""
 
     file: str
     kind: str
     namespace: str
     name: str
-    view: Object | None
+    view: Object | scheduler.SchedulerFile | None
     """None if the object has problems: it is declared all the same, and others may refer to it."""
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+        return f"{self.kind} {self.namespace}/{self.name}" if self.name else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,38 @@ def _joined(readings: Iterable[Reading]) -> Reading:
 def _document(file: str, document: object, place: str) -> Reading:
     if not isinstance(document, dict):
         return _nameless(file, place, f"expected an object, got {quoted(document)}")
+    if scheduler.is_scheduler(document):
+        return _scheduler(file, *scheduler.read(document))
     version, kind = document.get("apiVersion"), document.get("kind")
     if not isinstance(version, str) or not isinstance(kind, str):
         return _nameless(file, place, "apiVersion and kind are missing; every manifest has them")
+    router = _router_configuration(version, kind, document)
+    if router is not None:
+        return _scheduler(file, *scheduler.read_text(router), "data.routerConfiguration")
     view = KINDS.get((version, kind))
     if view is None:
         return Reading(skipped=(f"{quoted(kind)[1:-1]} ({quoted(version)[1:-1]})",))
     return _object(file, kind, view, document, place)
+
+
+def _router_configuration(version: str, kind: str, document: Mapping[object, object]) -> str | None:
+    """The text of Kthena's scheduler configuration, if this is the ConfigMap in which its chart ships it."""
+    match version, kind, document.get("data"):
+        case "v1", "ConfigMap", {"routerConfiguration": str(text)}:
+            return text
+    return None
+
+
+def _scheduler(
+    file: str, view: scheduler.SchedulerFile | None, faults: tuple[Fault, ...], within: str = ""
+) -> Reading:
+    """There is one for all ModelServers, so it has no name of its own."""
+    found = Found(file, _SCHEDULER, "", "", None if faults else view)
+    problems = tuple(
+        Problem(file, _SCHEDULER, ": ".join(filter(None, (within, fault.field))), fault.message)
+        for fault in faults
+    )
+    return Reading((found,), problems)
 
 
 def _nameless(file: str, place: str, message: str) -> Reading:

@@ -19,6 +19,8 @@ View = TypeVar("View", bound=msgspec.Struct)
 
 _INDEX = re.compile(r"\[\d+\]")
 
+_TYPES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+
 
 def convert(
     value: object, view: type[View], refused: Mapping[str, str]
@@ -140,11 +142,12 @@ def _described(wanted: Any) -> Iterator[str]:
     if get_origin(base) is Literal:
         yield "one of " + ", ".join(quoted(each) for each in get_args(base))
     else:
-        yield {str: "a string", int: "an integer"}.get(base, "a time such as 2026-01-31T12:00:00Z")
+        yield _TYPES.get(base, "a time such as 2026-01-31T12:00:00Z")
     if limits is None:
         return
     if limits.ge is not None or limits.le is not None:
-        yield f"from {_bounds(limits.ge, limits.le)}"
+        both = limits.ge is not None and limits.le is not None
+        yield f"{'from' if both else 'of'} {_bounds(limits.ge, limits.le)}"
     if limits.max_length is not None or limits.min_length is not None:
         yield f"of {_bounds(limits.min_length, limits.max_length)} characters"
     if limits.examples:

@@ -1,11 +1,12 @@
 """Pure: the processes of `kvoy up`, in the order in which they start.
 
-Valkey → controller and workers, which both only need the state → Envoy, which needs them all.
+Valkey → controller, workers and collector, which all only need the state → Envoy, which needs the first two:
+workers place requests without a collector too, only not as well.
 """
 
 from controller.up.place import Place
 from controller.up.settings import Settings
-from extproc.supervise import Child, Probe, python, redis_url, worker_name, worker_socket, workers
+from extproc.supervise import Child, Probe, collector, python, redis_url, worker_name, worker_socket, workers
 
 VALKEY, CONTROLLER, ENVOY = "valkey", "controller", "envoy"
 NODE_ID = "kvoy-up"
@@ -26,10 +27,12 @@ def children(
         group=settings.group,
         needs=needs,
         hint=_hint(settings),
+        tokenizers=settings.tokenizers,
     )
     control = _controller(settings, place, url, needs)
     proxy = _envoy(settings, place, envoy, cpus, tuple(child.name for child in (control, *deciders)))
-    return (*store, control, *deciders, proxy)
+    eyes = collector(settings.collector, redis=url, group=settings.group, needs=needs, hint=_hint(settings))
+    return (*store, control, *deciders, eyes, proxy)
 
 
 def bootstrap_command(place: Place) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ def _controller(settings: Settings, place: Place, url: str, needs: tuple[str, ..
             *("controller", "-f", str(settings.manifests), "--group", settings.group),
             *("--xds-socket", str(place.xds_socket), "--listen", settings.listen),
             *(part for option in named_workers for part in option),
+            *(("--decision-header",) if settings.decision_header else ()),
         ),
         env=((redis_url.VARIABLE, url),),
         ready=(Probe(f"unix:{place.xds_socket}"),),

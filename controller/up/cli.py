@@ -34,11 +34,24 @@ The line "kvoy is ready: http://HOST:PORT (...)" goes to standard output, the lo
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True,
               help="ext_proc processes; each decides on one CPU core.")  # fmt: skip
 @click.option("--admin-port", type=click.IntRange(0, 65535), default=9190, show_default=True,
-              help="Port on 127.0.0.1 of worker 0's admin endpoint; worker i: PORT + i; 0: any.")  # fmt: skip
+              help="Port on 127.0.0.1 of worker 0's admin endpoint; worker i: PORT + i; collector: PORT - 1; "
+                   "0: any.")  # fmt: skip
 @click.option("--group", default="default", show_default=True,
               help="Deployment group: which keys in Redis are ours.")  # fmt: skip
+@click.option("--decision-header", is_flag=True,
+              help="Tell clients why that pod was chosen: response header x-kvoy-decision.")  # fmt: skip
+@click.option("--tokenizers", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="One directory per model with its tokenizer.json: for exact cache matching.")  # fmt: skip
 def up(
-    manifests: Path | None, redis: str | None, host: str, port: int, workers: int, admin_port: int, group: str
+    manifests: Path | None,
+    redis: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    admin_port: int,
+    group: str,
+    decision_header: bool,
+    tokenizers: Path | None,
 ) -> None:
     """Run everything on this machine: Valkey, controller, ext_proc workers and Envoy, until Ctrl-C."""
     if manifests is None:
@@ -63,7 +76,17 @@ def up(
         listen = str(Address(host, claim(host, port)[0]))
     with blaming("--admin-port"):
         admin = claim_addresses(f"127.0.0.1:{admin_port}", workers)
-    settings = Settings(manifests.absolute(), listen, admin, group, redis)
+        (collector,) = claim_addresses(f"127.0.0.1:{max(0, admin_port - 1)}", 1)
+    settings = Settings(
+        manifests.absolute(),
+        listen,
+        admin,
+        collector,
+        group,
+        redis,
+        decision_header,
+        None if tokenizers is None else tokenizers.absolute(),
+    )
     try:
         uvloop.run(run(settings))
     except NoBootstrap as error:

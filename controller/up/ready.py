@@ -3,7 +3,10 @@
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(r"kvoy is ready: (?P<url>http://\S+) \(\d+ workers?; admin (?P<admin>[^;]+); .*\)")
+_LINE = re.compile(
+    r"kvoy is ready: (?P<url>http://\S+) \(\d+ workers?; admin (?P<admin>[^;]+); "
+    r"collector (?P<collector>[^;]+); .*\)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +17,15 @@ class Ready:
     """``http://host:port`` for clients."""
     admin: tuple[str, ...]
     """``http://host:port`` of each worker's admin endpoint."""
+    collector: str
+    """``http://host:port`` of the collector's."""
 
     @property
     def line(self) -> str:
         count = len(self.admin)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return f"kvoy is ready: {self.url} ({workers}; admin {', '.join(self.admin)}; Ctrl-C stops it)"
+        admin = f"admin {', '.join(self.admin)}; collector {self.collector}"
+        return f"kvoy is ready: {self.url} ({workers}; {admin}; Ctrl-C stops it)"
 
     @classmethod
     def parse(cls, line: str) -> "Ready":
@@ -27,4 +33,4 @@ class Ready:
         found = _LINE.fullmatch(line.strip())
         if found is None:
             raise ValueError(f"this is no ready line: {line!r}")
-        return cls(found["url"], tuple(found["admin"].split(", ")))
+        return cls(found["url"], tuple(found["admin"].split(", ")), found["collector"])

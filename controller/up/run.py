@@ -27,7 +27,11 @@ async def run(settings: Settings) -> None:
         valkey=None if settings.redis_url else binaries.valkey(),
         cpus=len(os.sched_getaffinity(0)),
     )
-    ready = Ready(f"http://{settings.listen}", tuple(f"http://{address}" for address in settings.admin))
+    ready = Ready(
+        f"http://{settings.listen}",
+        tuple(f"http://{address}" for address in settings.admin),
+        f"http://{settings.collector}",
+    )
     await keep_running(fleet, ready.line, _prepared(place))
 
 

@@ -12,7 +12,7 @@ from controller.xds.grpc_service import grpc_service
 from controller.xds.plane import worker_cluster_name
 from extproc.state import envoy
 
-FLUSH_INTERVAL = timedelta(milliseconds=50)
+FLUSH_INTERVAL = timedelta(milliseconds=10)
 """How long an entry may wait for company: by so much a count in flight is released late."""
 
 

@@ -24,6 +24,8 @@ class DataPlane:
     """Per worker its name (``extproc-0``) and the path of its Unix socket."""
     body_limit_bytes: int = 16 * 2**20
     """Largest request body; a larger one is answered with 413."""
+    decision_header: bool = False
+    """Whether each answer tells its client in DECISION_HEADER why it came from that pod."""
 
 
 def worker_cluster_name(worker: str) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.route import v3 as route
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
@@ -21,7 +22,8 @@ SHORTEST_PAUSE = timedelta(milliseconds=1)
 def route_table(servers: tuple[ModelServer, ...], plane: DataPlane) -> route.RouteConfiguration:
     """One route per ModelServer, and last the one for requests that no worker has decided.
 
-    The headers by which a worker steers Envoy do not reach the engine.
+    The headers by which a worker steers Envoy do not reach the engine, and what only kvoy may tell a client
+    does not come from one. Envoy removes headers before it adds any.
     """
     undecided = route.Route(
         name=UNDECIDED_ROUTE,
@@ -36,10 +38,18 @@ def route_table(servers: tuple[ModelServer, ...], plane: DataPlane) -> route.Rou
                 domains=["*"],
                 request_body_buffer_limit=plane.body_limit_bytes,
                 request_headers_to_remove=[envoy.CLUSTER_HEADER, envoy.DESTINATION],
+                response_headers_to_remove=[envoy.DECISION_HEADER],
+                response_headers_to_add=[decision_header()] if plane.decision_header else [],
                 routes=[*(server_route(server) for server in servers), undecided],
             )
         ],
     )
+
+
+def decision_header() -> core.HeaderValueOption:
+    """Tells the client what the worker said of its decision; an answer that none decided is without it."""
+    told = f"%DYNAMIC_METADATA({envoy.KVOY_NAMESPACE}:{envoy.DECISION_KEY})%"
+    return core.HeaderValueOption(header=core.HeaderValue(key=envoy.DECISION_HEADER, value=told))
 
 
 def server_route(server: ModelServer) -> route.Route:

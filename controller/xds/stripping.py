@@ -8,7 +8,7 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from controller.xds.extension import extension
 from extproc.state import envoy
 
-PREFIXES = (envoy.OWN_HEADER_PREFIX, envoy.DESTINATION, "x-envoy-")
+PREFIXES = (envoy.OWN_HEADER_PREFIX, envoy.DESTINATION, envoy.RANK_HEADER, "x-envoy-")
 
 
 def stripping() -> core.TypedExtensionConfig:

@@ -1,10 +1,12 @@
 """kvoy on one machine: three simulated engines, `kvoy up` on this directory, and requests through Envoy.
 
-Prints for each request which rule took it, to which ModelServer and pod, and why that pod. Exits with 1 if
-one went elsewhere than the manifests say. An argument names another directory with the same ModelServers.
+Prints for each request which rule took it, to which pod, and why that pod. Exits with 1 if one went elsewhere
+than the manifests say, or away from the pod that has its prompt cached. An argument names another directory
+with the same ModelServers.
 """
 
 import asyncio
+import json
 import re
 import signal
 import sys
@@ -55,6 +57,8 @@ class Ask:
     path: str = "/v1/chat/completions"
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
+    continues: str | None = None
+    """Title of an earlier request with the same long beginning: its pod must get this one."""
 
 
 @dataclass
@@ -78,10 +82,18 @@ def chat(words: str, **more: Any) -> dict[str, Any]:
 
 PREMIUM = {"user-type": "premium"}
 LARGE, SMALL = "default/deepseek-r1-7b", "default/deepseek-r1-1-5b"
+BOOK = " ".join(f"Chapter {number}: what happened next, and what was said about it." for number in range(120))
+"""Two long prompts begin with it."""
 ASKS = (
     Ask("premium user", server=LARGE, headers=PREMIUM, body=chat("Why is the sky blue?")),
     Ask("premium user, streamed", server=LARGE, headers=PREMIUM, body=chat("And the sea?", stream=True)),
-    Ask("any user", server=SMALL, body=chat("Why is the sky blue?")),
+    Ask("any user, a book", server=SMALL, body=chat(f"{BOOK} Who is the hero?", stream=True)),
+    Ask(
+        "the same book",
+        server=SMALL,
+        body=chat(f"{BOOK} And who is the villain?", stream=True),
+        continues="any user, a book",
+    ),
     Ask("free user", server=SMALL, headers={"user-type": "free"}, body=chat("Tell me a joke.")),
     Ask(
         "any user, long answer",
@@ -92,9 +104,9 @@ ASKS = (
     Ask("unknown model", status=404, body={**chat("Hello?"), "model": "no-such-model"}),
     Ask("which models are there?", path="/v1/models"),
 )
-LONG, MEANWHILE = ASKS[4:6]
+LONG, MEANWHILE = ASKS[5:7]
 """The second is sent while the first is being answered, so it should find another pod idler."""
-SHARED_AFTER_S = 1.1
+SHARED_AFTER_S = 0.3
 """By then each worker knows what the others have in flight."""
 
 
@@ -217,26 +229,31 @@ async def send_all(session: aiohttp.ClientSession, ready: Ready) -> list[Outcome
     return [sent.result() for sent in outcomes]
 
 
-def tokens(body: bytes) -> str:
-    """``prompt+completion`` as the engine counted them, from a plain or a streamed answer."""
-    found = re.findall(rb'"usage":\s*(\{[^{}]*)', body)
+def usage(body: bytes) -> dict[str, int] | None:
+    """What the engine counted, from a plain or a streamed answer; None where there is no count."""
+    found = re.findall(rb'"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\})', body)
     if not found:
-        return "-"
-    counts = dict(re.findall(rb'"(\w+)":\s*(\d+)', found[-1]))
-    return f"{counts[b'prompt_tokens'].decode()}+{counts[b'completion_tokens'].decode()}"
+        return None
+    told = json.loads(found[-1])
+    details = told.get("prompt_tokens_details") or {}
+    return {
+        "prompt": told["prompt_tokens"],
+        "cached": details.get("cached_tokens", 0),
+        "answer": told["completion_tokens"],
+    }
 
 
 def rows(outcomes: list[Outcome]) -> Iterator[tuple[str, ...]]:
     """The table, without its head."""
     for outcome in outcomes:
         told = outcome.explanation
+        counted = usage(outcome.body) or {}
         yield (
             outcome.ask.title,
             told.get("rule", "-"),
-            told.get("server", "-").rpartition("/")[2],
-            told.get("pod", "-").rpartition("/")[2],
+            chosen(told) or "-",
             str(outcome.status),
-            tokens(outcome.body),
+            *(str(counted.get(kind, "-")) for kind in ("prompt", "cached", "answer")),
             f"{outcome.first_byte_ms:.0f} ms",
             told.get("why") or "kvoy answers this itself",
         )
@@ -244,7 +261,7 @@ def rows(outcomes: list[Outcome]) -> Iterator[tuple[str, ...]]:
 
 def table(outcomes: list[Outcome]) -> str:
     """One request per line."""
-    head = ("REQUEST", "RULE", "MODELSERVER", "POD", "STATUS", "TOKENS", "FIRST BYTE", "WHY")
+    head = ("REQUEST", "RULE", "POD", "STATUS", "PROMPT", "CACHED", "ANSWER", "FIRST BYTE", "WHY")
     lines = [head, *rows(outcomes)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -253,8 +270,14 @@ def table(outcomes: list[Outcome]) -> str:
     )
 
 
-def wrong(outcome: Outcome, pods: set[str]) -> str | None:
-    """What is not as the manifests say; None if all is well."""
+def chosen(told: dict[str, Any]) -> str | None:
+    """The pod that a decision names first; None where it names none."""
+    candidates = told.get("candidates")
+    return candidates[0]["pod"].rpartition("/")[2] if candidates else None
+
+
+def wrong(outcome: Outcome, earlier: dict[str, Outcome], pods: set[str]) -> str | None:
+    """What is not as it should be; None if all is well. `earlier` are the outcomes by title."""
     ask, told = outcome.ask, outcome.explanation
     if outcome.status != ask.status:
         said = outcome.body[:300].decode(errors="replace")
@@ -265,8 +288,10 @@ def wrong(outcome: Outcome, pods: set[str]) -> str | None:
         return f"{ask.title}: went to ModelServer {told.get('server')}, not {ask.server}"
     if outcome.served_by not in pods or not outcome.served_by.startswith(ask.server.rpartition("/")[2]):
         return f"{ask.title}: served by {outcome.served_by}, which is no pod of {ask.server}"
-    if told["pod"].rpartition("/")[2] != outcome.served_by:
-        return f"{ask.title}: placed on {told['pod']} but served by {outcome.served_by}"
+    if chosen(told) != outcome.served_by:
+        return f"{ask.title}: placed on {chosen(told)} but served by {outcome.served_by}"
+    if ask.continues is not None and outcome.served_by != earlier[ask.continues].served_by:
+        return f"{ask.title}: served by {outcome.served_by}, whose cache has nothing of it"
     return None
 
 
@@ -277,7 +302,7 @@ async def demo(directory: Path) -> list[str]:
         async with AsyncExitStack() as stack:
             with step(f"starting {len(wanted)} simulated engines"):
                 await start_engines(stack, wanted, said)
-            with step("starting Valkey, the controller, two ext_proc workers and Envoy (kvoy up)"):
+            with step("starting Valkey, the controller, two workers, a collector and Envoy (kvoy up)"):
                 ready = await start_kvoy(stack, directory, said)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -288,7 +313,8 @@ async def demo(directory: Path) -> list[str]:
             with step("stopping everything"):
                 await stack.aclose()
     pods = {engine.name for engine in wanted}
-    return [problem for outcome in outcomes if (problem := wrong(outcome, pods))]
+    earlier = {outcome.ask.title: outcome for outcome in outcomes}
+    return [problem for outcome in outcomes if (problem := wrong(outcome, earlier, pods))]
 
 
 async def main() -> int:

@@ -12,17 +12,24 @@ CLUSTER_HEADER = "x-kvoy-cluster"
 REASON_HEADER = "x-kvoy-reason"
 """Response header on every error that kvoy or Envoy answers itself: a machine-readable cause."""
 
+DECISION_HEADER = "x-kvoy-decision"
+"""Response header with the decision in short, where the controller runs with ``--decision-header``; an
+engine's own copy of it never reaches the client."""
+
 DESTINATION = "x-gateway-destination-endpoint"
 """Request header and metadata key of the Endpoint Picker protocol: ``ip:port[,ip:port…]``, best first."""
 
 DESTINATION_SERVED = "x-gateway-destination-endpoint-served"
 """Metadata key under which Envoy reports the endpoint that finally served."""
 
+RANK_HEADER = "x-data-parallel-rank"
+"""Request header set by ext_proc: which data-parallel rank of the pod computes, where it has several."""
+
 LB_NAMESPACE = "envoy.lb"
 """Dynamic metadata namespace that the override_host load balancer reads."""
 
 KVOY_NAMESPACE = "kvoy"
-"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY and RESERVATION_KEY."""
+"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY and DECISION_KEY."""
 
 WORKER_KEY = "worker"
 """Metadata key: the ext_proc worker's name (``extproc-0``), to which Envoy sends the access-log entry."""
@@ -32,6 +39,9 @@ INSTANCE_KEY = "instance"
 
 RESERVATION_KEY = "reservation"
 """Metadata key: the reservation that the access-log entry of this request releases."""
+
+DECISION_KEY = "decision"
+"""Metadata key: the decision in short, for access logs: ``%DYNAMIC_METADATA(kvoy:decision)%``."""
 
 USAGE_NAMESPACE = "llm"
 """Dynamic metadata namespace that Envoy fills with token usage taken from the answer."""

@@ -17,16 +17,34 @@ def log(group: str) -> str:
     return f"{SCHEMA}:{{{group}}}:log"
 
 
-def inflight_total(group: str) -> str:
-    """HASH: pod key to requests in flight, summed over all live instances."""
-    return f"{SCHEMA}:{{{group}}}:inflight:total"
+def live(group: str) -> str:
+    """STREAM: what is stated by the second, field ``f`` (`live.encode`)."""
+    return f"{SCHEMA}:{{{group}}}:live"
 
 
-def inflight_leases(group: str) -> str:
-    """ZSET: ext_proc instance to the time (ms, Redis clock) at which its lease runs out."""
-    return f"{SCHEMA}:{{{group}}}:inflight:leases"
+def cache(group: str) -> str:
+    """STREAM: changes of who has which blocks.
+
+    Fields: ``p`` producer, ``s`` its sequence number, ``f`` packed frames (`extproc.cache.frames`).
+    """
+    return f"{SCHEMA}:{{{group}}}:cache"
 
 
-def inflight_of(group: str, instance: str) -> str:
-    """HASH: pod key to requests in flight, as one instance last stated it."""
-    return f"{SCHEMA}:{{{group}}}:inflight:of:{instance}"
+def cache_snapshot(group: str, namespace: int, life: int) -> str:
+    """STRING that expires: all blocks of one life of an engine in a namespace (`extproc.cache.snapshots`)."""
+    return f"{SCHEMA}:{{{group}}}:cache:{namespace}:{life:016x}"
+
+
+def secret(group: str) -> str:
+    """STRING: random bytes that seed the hashes of the group, so that outsiders can not compute them."""
+    return f"{SCHEMA}:{{{group}}}:secret"
+
+
+def lease(group: str, kind: str, name: str) -> str:
+    """STRING that expires: who holds `name`, of all things of a kind that have one holder at a time."""
+    return f"{SCHEMA}:{{{group}}}:lease:{kind}:{name}"
+
+
+def members(group: str, kind: str) -> str:
+    """ZSET: name of a process of a kind to the time (ms, Redis clock) until which it counts as alive."""
+    return f"{SCHEMA}:{{{group}}}:members:{kind}"

@@ -50,7 +50,9 @@ class Engine(msgspec.Struct, frozen=True, tag="engine", omit_defaults=True):
     asleep: bool = False
     """Asleep or paused: it accepts requests and does not answer them."""
     running: int | None = None
+    """Requests that it computes."""
     waiting: int | None = None
+    """Requests in its queue."""
     kv_usage: float | None = None
     """Share of KV blocks in use, 0 to 1."""
     ttft_s: float | None = None
@@ -63,6 +65,8 @@ class Engine(msgspec.Struct, frozen=True, tag="engine", omit_defaults=True):
     """Tokens per KV block."""
     capacity_tokens: int | None = None
     """Tokens that its KV cache holds."""
+    kv_events: bool = False
+    """A collector follows its KV events, so the exact index tells what it has cached."""
 
     @property
     def life(self) -> int:

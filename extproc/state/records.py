@@ -96,6 +96,10 @@ class Plugin(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     """Share of a scorer in the total; screens have none."""
 
+    def __hash__(self) -> int:
+        """Arguments may be of any type, so they are left out."""
+        return hash((self.name, self.weight))
+
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     """How endpoints are chosen: the screens drop some, the weighed scorers rank the rest."""

@@ -36,6 +36,7 @@ class Replica:
         self._contacted = clock()
         self._failures = 0
         self._complete = asyncio.Event()
+        self._watcher: Callable[[Snapshot], object] = _unwatched
         self.connected = False
         """The last operation reached the store."""
         self.reloads = 0
@@ -47,6 +48,10 @@ class Replica:
     def snapshot(self) -> Snapshot:
         """The latest complete generation; `EMPTY` before the first."""
         return self._snapshot
+
+    def watch(self, changed: Callable[[Snapshot], object]) -> None:
+        """Call `changed` with each new snapshot; if it raises ValueError, the snapshot is not adopted."""
+        self._watcher = changed
 
     @property
     def ready(self) -> bool:
@@ -77,14 +82,14 @@ class Replica:
         position = await self._load()
         verified = self._clock()
         while True:
-            entries = await self._store.tail(position, _BLOCK_MS)
+            entries = await self._store.configuration.tail(position, _BLOCK_MS)
             position = self._advance(position, entries)
             if self._clock() - verified >= _VERIFY_S:
                 position = await self._verify(position)
                 verified = self._clock()
 
     async def _load(self) -> str:
-        while (stored := await self._store.load()) is None:
+        while (stored := await self._store.configuration.load()) is None:
             self._reached()
             await asyncio.sleep(_EMPTY_S)
         self._hold(Records(stored.epoch, stored.generation, stored.records))
@@ -98,10 +103,10 @@ class Replica:
 
         An empty store is no reason to give up the one held.
         """
-        head = await self._store.head()
+        head = await self._store.configuration.head()
         if head is None or head == self._head:
             return position
-        entries = await self._store.tail(position, 0)
+        entries = await self._store.configuration.tail(position, 0)
         if not entries:
             raise Gap(f"generation {head.generation} of epoch {head.epoch} is stored, not {self._head}")
         return self._advance(position, entries)
@@ -123,6 +128,7 @@ class Replica:
     def _hold(self, records: Records) -> None:
         try:
             snapshot = compile_snapshot(records.epoch, records.generation, records.by_key.values())
+            self._watcher(snapshot)
         except ValueError as error:
             raise StoreCorrupt(f"generation {records.generation} can not be used: {error}") from error
         self._records, self._snapshot = records, snapshot
@@ -140,3 +146,7 @@ class Replica:
             log.warning("%s; still serving generation %d", error, self._records.generation)
         self._failures += 1
         self.connected = not isinstance(error, StoreUnavailable)
+
+
+def _unwatched(_snapshot: Snapshot) -> None:
+    """Nobody is told of snapshots."""

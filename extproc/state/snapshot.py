@@ -31,9 +31,9 @@ class Endpoint:
     """Key of the pod."""
     address: str
     """``ip:port``."""
-    rank: int | None = None
+    rank: int | None
     """Data-parallel rank; None where the pod has only one."""
-    key: str = ""
+    key: str
     """Names the engine wherever state is kept: the pod's key, and ``#rank`` where there are several."""
 
     @classmethod
@@ -116,6 +116,8 @@ class Snapshot:
     """ModelServer key to its ready endpoints, in order of pod name."""
     header_names: frozenset[str] = frozenset()
     """Lower-case names of the headers that some rule looks at."""
+    servers: Mapping[str, ModelServer] = field(default_factory=dict)
+    """ModelServer key to ModelServer."""
     profile: Profile = field(default_factory=Profile)
     """How endpoints of a ModelServer without a profile of its own are chosen."""
 
@@ -161,6 +163,7 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
         routes=compiled,
         endpoints=_endpoints(servers, pods),
         header_names=frozenset(name for route in routes for rule in route.rules for name in rule.headers),
+        servers=MappingProxyType(servers),
         profile=profile,
     )
 

@@ -6,7 +6,7 @@
     log.py        one log of whole lines, each with the name of its process; never blocks who writes
     plain_log.py  the log of one process
     tether.py     the command line that makes a child die with its parent
-    worker.py     the ext_proc workers as children
+    worker.py, collector.py   the ext_proc workers and the collector as children
     address.py, group.py, ports.py, redis_url.py, socket_path.py
                   what is checked before anything starts; blaming.py makes it an error of the command line
     open_files.py how many sockets the children may have
@@ -18,6 +18,7 @@ stops the children in order.
 from extproc.supervise import open_files, redis_url
 from extproc.supervise.address import Address, ip
 from extproc.supervise.blaming import blaming
+from extproc.supervise.collector import collector
 from extproc.supervise.group import check_group
 from extproc.supervise.log import Log
 from extproc.supervise.plain_log import plain_logging
@@ -40,6 +41,7 @@ __all__ = [
     "check_group",
     "claim",
     "claim_addresses",
+    "collector",
     "ip",
     "keep_running",
     "open_files",

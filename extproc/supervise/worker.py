@@ -27,6 +27,7 @@ def workers(
     group: str,
     needs: tuple[str, ...] = (),
     hint: str,
+    tokenizers: Path | None = None,
 ) -> tuple[Child, ...]:
     """One worker per address (``host:port``) of `admin`; raises ValueError as `worker_socket` does."""
     return tuple(
@@ -35,6 +36,7 @@ def workers(
             argv=python(
                 *("-m", "extproc", "--name", worker_name(at), "--socket", worker_socket(directory, at)),
                 *("--group", group, "--admin", address),
+                *(() if tokenizers is None else ("--tokenizers", str(tokenizers))),
             ),
             env=((redis_url.VARIABLE, redis),),
             ready=(Probe(address, "/readyz"), Probe(f"unix:{worker_socket(directory, at)}")),

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.app import configure_logging, serve
 from controller.settings import Settings
+from controller.xds.resources import ROUTES
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "examples" / "quickstart"
@@ -50,12 +52,30 @@ async def test_the_manifests_reach_the_store_and_envoy_is_served(run_dir, valkey
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve(settings_of(run_dir, valkey.url), store, stop))
         async with asyncio.timeout(DEADLINE_S):
-            while (stored := await store.load()) is None or not answers(run_dir / "xds.sock"):
+            while (stored := await store.configuration.load()) is None or not answers(run_dir / "xds.sock"):
                 await asyncio.sleep(0.02)
         stop.set()
 
     assert stored.generation == 1
     assert len(stored.records) == 6
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_what_clients_are_told_is_as_the_settings_say(run_dir, valkey, store, monkeypatch, wanted):
+    offered = []
+    monkeypatch.setattr("controller.app.Ads.offer", lambda _, resources: offered.append(resources))
+    stop = asyncio.Event()
+    settings = replace(settings_of(run_dir, valkey.url), decision_header=wanted)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(serve(settings, store, stop))
+        async with asyncio.timeout(DEADLINE_S):
+            while not offered:
+                assert not serving.done()
+                await asyncio.sleep(0.02)
+        stop.set()
+
+    (table,) = offered[0].by_type[ROUTES].values()
+    assert (b"%DYNAMIC_METADATA(kvoy:decision)%" in table) is wanted
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

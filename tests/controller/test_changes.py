@@ -3,7 +3,17 @@ from hypothesis import strategies as st
 
 from controller.changes import describe, diff, leftovers
 from extproc.state.fold import Records, fold
-from extproc.state.records import Delete, ModelRoute, ModelServer, Pod, Publication, Put
+from extproc.state.records import (
+    Delete,
+    ModelRoute,
+    ModelServer,
+    Plugin,
+    Pod,
+    Profile,
+    Publication,
+    Put,
+    Scheduler,
+)
 from extproc.state.snapshot import compile_snapshot
 
 
@@ -76,6 +86,12 @@ def test_a_difference_for_people():
     new = keyed(server("a", 9000), ModelRoute("ns", "chat", ()))
 
     assert describe(old, diff(old, new)) == "+ModelRoute ns/chat, ~ModelServer ns/a, -Pod ns/gone"
+
+
+def test_a_change_of_the_scheduler_is_told():
+    old, new = Scheduler(Profile()), Scheduler(Profile((), (Plugin("random"),)))
+
+    assert describe(keyed(old), diff(keyed(old), keyed(new))) == "~Scheduler default"
 
 
 def test_a_long_difference_is_cut():

@@ -85,6 +85,21 @@ def test_an_option_that_makes_no_sense_is_named_before_anything_starts(option, v
     assert reason in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("flags", [(), ("--decision-header",)])
+def test_the_flag_for_telling_decisions_becomes_a_setting(monkeypatch, flags):
+    seen = []
+
+    async def run(settings):
+        seen.append(settings)
+
+    monkeypatch.setattr("controller.app.run", run)
+    monkeypatch.setattr("controller.app.configure_logging", lambda: None)
+    result = invoke(controller, *(part for pair in GOOD.items() for part in pair), *flags)
+
+    assert result.exit_code == 0, result.output
+    assert [settings.decision_header for settings in seen] == [bool(flags)]
+
+
 @pytest.mark.parametrize("missing", ["--redis", "--xds-socket", "--extproc"])
 def test_what_is_needed_to_run(missing):
     args = [part for option, value in GOOD.items() if option != missing for part in (option, value)]

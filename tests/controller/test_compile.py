@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from controller.compile import compile_records
 from controller.manifests.reader import Reader
-from extproc.state.records import ModelRoute, ModelServer, Pod, Rule, StringMatch, Target
+from extproc.state.records import (
+    ModelRoute,
+    ModelServer,
+    Plugin,
+    Pod,
+    Profile,
+    Rule,
+    Scheduler,
+    StringMatch,
+    Target,
+)
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 
@@ -186,3 +196,63 @@ def test_the_result_does_not_depend_on_which_file_holds_what(names):
 def test_keys_are_those_of_the_records(name):
     for key, record in compiled(ROUTE, SERVER, POD).records.items():
         assert key == record.key
+
+
+SCHEDULER = "scheduler: {plugins: {Score: {enabled: [{name: gpu-usage}]}}}"
+CONFIG_MAP = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: router}
+data:
+  routerConfiguration: |
+    scheduler: {plugins: {Score: {enabled: [{name: random}]}}}
+"""
+
+
+def test_a_scheduler_configuration_holds_for_all_servers():
+    found = compiled(ROUTE, SERVER, POD, SCHEDULER)
+
+    assert found.problems == ()
+    assert found.records["scheduler/default"] == Scheduler(Profile((), (Plugin("gpu-usage"),)))
+    assert "scheduler/default" not in compiled(ROUTE, SERVER, POD).records
+
+
+def test_the_config_map_of_kthenas_chart_is_one_and_others_are_skipped():
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {a: b}\n"
+
+    found = compiled(CONFIG_MAP, other)
+
+    assert found.records == {"scheduler/default": Scheduler(Profile((), (Plugin("random"),)))}
+    assert found.skipped == ("ConfigMap (v1)",)
+
+
+def test_two_scheduler_configurations_are_a_problem_that_names_both():
+    assert problems(first=SCHEDULER, second=CONFIG_MAP) == [
+        "second.yaml: Scheduler: is also in first.yaml; remove one of them"
+    ]
+    assert problems(only=f"{SCHEDULER}\n---\n{SCHEDULER}") == [
+        "only.yaml: Scheduler: is in this file twice; remove one of them"
+    ]
+
+
+def test_a_fault_in_a_scheduler_configuration_stops_all_and_says_where():
+    (line,) = problems(ROUTE, SERVER, POD, schedule=SCHEDULER.replace("gpu-usage", "gpu"))
+    assert line.startswith("schedule.yaml: Scheduler: scheduler.plugins.Score.enabled[0].name: no plugin is")
+
+    (line,) = problems(map=CONFIG_MAP.replace("random", "rnd"))
+    assert line.startswith(
+        "map.yaml: Scheduler: data.routerConfiguration: scheduler.plugins.Score.enabled[0]"
+    )
+
+    (line,) = problems(map=CONFIG_MAP.replace("scheduler:", "["))
+    assert line.startswith("map.yaml: Scheduler: data.routerConfiguration: is not valid YAML")
+
+
+def test_a_server_may_have_a_profile_of_its_own():
+    annotated = SERVER.replace(
+        "{name: pool}", "{name: pool, annotations: {kvoy.io/scheduler: 'plugins: {Score: {enabled: []}}'}}"
+    )
+
+    found = compiled(ROUTE, annotated, POD, SCHEDULER)
+
+    assert found.records["server/default/pool"].profile == Profile((), ())

@@ -173,3 +173,27 @@ def test_what_could_not_be_read_is_a_problem_of_the_configuration():
 def test_counting():
     assert counted(("b", "a", "b")) == "1 a, 2 b"
     assert counted(()) == ""
+
+
+async def test_the_scheduler_is_reloaded_and_a_faulty_one_changes_nothing(tmp_path, caplog):
+    def scores(name):
+        return f"scheduler: {{plugins: {{Score: {{enabled: [{{name: {name}}}]}}}}}}"
+
+    def scorers(records):
+        return [plugin.name for plugin in records["scheduler/default"].profile.scorers]
+
+    (tmp_path / "a.yaml").write_text(GOOD)
+    schedule = tmp_path / "scheduler.yaml"
+    schedule.write_text(scores("gpu-usage"))
+    publisher = Recorder()
+    async with following(tmp_path, publisher):
+        await until(lambda: publisher.applied)
+        schedule.write_text(scores("gpu-usge"))
+        await until(lambda: any("gpu-usge" in line for line in lines(caplog)))
+        schedule.write_text(scores("random"))
+        await until(lambda: len(publisher.applied) == 2)
+        schedule.unlink()
+        await until(lambda: len(publisher.applied) == 3)
+
+    assert [scorers(records) for records in publisher.applied[:2]] == [["gpu-usage"], ["random"]]
+    assert "scheduler/default" not in publisher.applied[2]

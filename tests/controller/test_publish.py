@@ -48,7 +48,7 @@ class Gateway:
 
     async def accepted(self, timeout_s):
         with suppress(StoreCorrupt):
-            stored = await self.store.load()
+            stored = await self.store.configuration.load()
             self.stored_at_acceptance.append(None if stored is None else stored.records)
         return self.accepts
 
@@ -68,7 +68,7 @@ async def stored(store, wanted):
     """What is stored, once its records are as wanted."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        found = await store.load()
+        found = await store.configuration.load()
         if found is not None and found.records == wanted:
             return found
         assert time.monotonic() < deadline
@@ -107,7 +107,7 @@ async def test_an_edit_is_published_as_its_difference(store, gateway):
         await stored(store, ONE)
         publisher.apply(TWO)
         await stored(store, TWO)
-        entries = await store.tail("0-0", 0)
+        entries = await store.configuration.tail("0-0", 0)
 
     assert [publication.generation for _, publication in entries] == [1, 2]
     assert entries[1][1] == Publication("epoch-0", 2, (records.Put(TWO["pod/ns/q"]),))
@@ -193,7 +193,7 @@ async def test_an_edit_while_envoy_is_asked_comes_next(store, gateway):
         gateway.accepted = edit_meanwhile
         publisher.apply(ONE)
         found = await stored(store, TWO)
-        entries = await store.tail("0-0", 0)
+        entries = await store.configuration.tail("0-0", 0)
 
     assert found.generation == 2
     assert len(entries[0][1].changes) == len(ONE)
@@ -238,7 +238,7 @@ class TestRestart:
         async with publishing(again, second, name="later") as publisher:
             publisher.apply(NONE)
             await stored(again, NONE)
-            entries = await again.tail("0-0", 0)
+            entries = await again.configuration.tail("0-0", 0)
 
         assert [publication.epoch for _, publication in entries] == ["epoch-0", "epoch-0"]
         assert second.offers[0].keys() > NONE.keys()
@@ -255,14 +255,14 @@ class TestRestart:
         async with publishing(again, second) as publisher:
             await second.until_offered(ONE)
             assert publisher.generation == 1
-            assert (await again.head()).generation == 1
+            assert (await again.configuration.head()).generation == 1
 
     async def test_without_anything_nothing_is_offered(self, store, gateway, caplog):
         async with publishing(store, gateway):
             await asyncio.sleep(0.6)
 
         assert gateway.offers == []
-        assert await store.head() is None
+        assert await store.configuration.head() is None
         assert caplog.messages == []
 
 
@@ -363,15 +363,15 @@ class TestStore:
             publisher.apply(ONE)
             await stored(store, ONE)
             await until(lambda: publisher.generation == 1)
-            publish = store.publish
+            publish = store.configuration.publish
 
             async def lose_the_answer(publication):
-                store.publish = publish
+                store.configuration.publish = publish
                 await publish(publication)
                 publisher.apply(NONE)
                 return False
 
-            store.publish = lose_the_answer
+            store.configuration.publish = lose_the_answer
             publisher.apply(TWO)
             found = await stored(store, NONE)
 
@@ -416,7 +416,7 @@ class TestTwoControllers:
                 await stored(two, NONE)
                 await until(lambda: first.generation == 2)
                 await asyncio.sleep(1.2)
-                assert (await one.head()) == Head("one-0", 2)
+                assert (await one.configuration.head()) == Head("one-0", 2)
                 assert (
                     "another controller publishes into group 'g'; its generation 2 is in force" in caplog.text
                 )
@@ -425,7 +425,7 @@ class TestTwoControllers:
                 await stored(one, TWO)
                 await until(lambda: second.generation == 3)
                 await asyncio.sleep(1.2)
-                assert (await one.head()) == Head("one-0", 3)
+                assert (await one.configuration.head()) == Head("one-0", 3)
 
     async def test_a_foreign_configuration_is_replaced_once_but_not_fought_over(
         self, store, open_store, gateway, caplog
@@ -435,17 +435,21 @@ class TestTwoControllers:
             publisher.apply(ONE)
             await stored(store, ONE)
             await until(lambda: publisher.generation == 1)
-            assert await rival.publish(Publication("rival-0", 2, (records.Put(server("r")),), whole=True))
+            assert await rival.configuration.publish(
+                Publication("rival-0", 2, (records.Put(server("r")),), whole=True)
+            )
             found = await stored(store, ONE)
             assert (found.epoch, found.generation) == ("epoch-1", 3)
             assert "another controller has published generation 2 into group 'g': replacing it" in caplog.text
 
             await until(lambda: publisher.generation == 3)
-            assert await rival.publish(Publication("rival-1", 4, (records.Put(server("r")),), whole=True))
+            assert await rival.configuration.publish(
+                Publication("rival-1", 4, (records.Put(server("r")),), whole=True)
+            )
             await until(lambda: publisher.generation == 4)
             await asyncio.sleep(1.2)
 
-        assert await rival.head() == Head("rival-1", 4)
+        assert await rival.configuration.head() == Head("rival-1", 4)
 
     async def test_a_rival_s_endpoints_stay_at_envoy_while_workers_use_them(self, store, open_store, gateway):
         rival = open_store()
@@ -455,7 +459,7 @@ class TestTwoControllers:
             await stored(store, ONE)
             await until(lambda: publisher.generation == 1)
             changes = tuple(records.Put(record) for record in theirs.values())
-            assert await rival.publish(Publication("epoch-0", 2, changes))
+            assert await rival.configuration.publish(Publication("epoch-0", 2, changes))
             await until(lambda: "server/ns/r" in gateway.offers[-1])
 
         assert gateway.offers[-1].keys() > ONE.keys()
@@ -484,7 +488,7 @@ async def test_what_envoy_refuses_is_not_published(store, gateway, caplog):
         publisher.apply(TWO)
         await until(lambda: "Envoy refuses the new configuration: generation 1 stays in force" in caplog.text)
         await gateway.until_offered(ONE)
-        assert (await store.load()).records == ONE
+        assert (await store.configuration.load()).records == ONE
         gateway.accepts, gateway.refused = True, False
         publisher.apply(NONE)
         await stored(store, NONE)

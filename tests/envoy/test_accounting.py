@@ -8,7 +8,7 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from tests.envoy.world import World, until
+from tests.envoy.world import World, requests, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,13 +31,13 @@ async def test_open_requests_are_counted_on_their_pods_and_seen_by_every_worker(
 
         async def seen_by_all() -> bool:
             states = await world.states()
-            return [sum(state["in_flight"]["all"].values()) for state in states] == [10, 10]
+            return [requests(state["in_flight"]["all"]) for state in states] == [10, 10]
 
         await until(seen_by_all)
-        counts = (await world.states())[0]["in_flight"]["all"]
-        assert counts["default/big"] == 0
+        loads = (await world.states())[0]["in_flight"]["all"]
+        assert loads["default/big"]["requests"] == 0
         # Each of the two workers spreads its share of the burst evenly, but for one request.
-        assert abs(counts["default/small-1"] - counts["default/small-2"]) <= 2
+        assert abs(loads["default/small-1"]["requests"] - loads["default/small-2"]["requests"]) <= 2
 
     await until(world.idle)
 

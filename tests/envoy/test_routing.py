@@ -76,7 +76,7 @@ async def test_a_decision_is_explained_under_the_request_id_of_the_answer(world:
 
     told = await world.explain(answer.headers["x-request-id"])
 
-    assert (told["route"], told["rule"], told["server"], told["pod"]) == (
+    assert (told["route"], told["rule"], told["server"], told["candidates"][0]["pod"]) == (
         "default/deepseek", "#0", "default/big", "default/big",
     )  # fmt: skip
 
@@ -156,4 +156,5 @@ async def test_pods_and_servers_come_and_go_without_an_error(world: World) -> No
             await edit(*fixed, server, a_pod_manifest(f"m-{turn}", "moving", port))
             answer = await world.chat("moving")
             assert (answer.status, answer.served_by) == (200, "big")
-            assert (await world.explain(answer.headers["x-request-id"]))["pod"] == f"default/m-{turn}"
+            told = await world.explain(answer.headers["x-request-id"])
+            assert told["candidates"][0]["pod"] == f"default/m-{turn}"

@@ -25,6 +25,7 @@ from benchmarks.stack import Stack, kvoy_up
 GROUP = "networking.serving.volcano.sh/v1alpha1"
 WAIT_S = 20.0
 JSON = {"content-type": "application/json"}
+COLLECTORS_PATHS = ("/v1/models", "/is_sleeping", "/is_paused", "/kv_event_sources", "/server_info")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within: float = WAIT_S) -> None:
@@ -61,9 +62,10 @@ class Engine:
             assert response.status == 200, await response.text()
 
     async def requests(self) -> list["Received"]:
-        """What it has received."""
+        """What it has received, but for what the collector asks."""
         async with self.session.get(f"{self.url}/_engine/requests") as response:
-            return [Received.of(entry) for entry in (await response.json())["requests"]]
+            received = (await response.json())["requests"]
+        return [Received.of(entry) for entry in received if entry["path"] not in COLLECTORS_PATHS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,12 +286,12 @@ class World:
 
     async def in_flight(self) -> int:
         """Requests in flight that the workers themselves hold."""
-        return sum(sum(state["in_flight"]["own"].values()) for state in await self.states())
+        return sum(requests(state["in_flight"]["own"]) for state in await self.states())
 
     async def idle(self) -> bool:
         """No worker holds or sees any request in flight."""
         states = await self.states()
-        seen = sum(sum(state["in_flight"]["all"].values()) for state in states)
+        seen = sum(requests(state["in_flight"]["all"]) for state in states)
         return len(states) == len(self.stack.admins) and seen == 0 and await self.in_flight() == 0
 
     async def settled(self, generation_after: int) -> None:
@@ -325,6 +327,11 @@ class World:
                     told: dict[str, Any] = await response.json()
                     return told
         raise AssertionError(f"no worker decided on {request_id}")
+
+
+def requests(loads: dict[str, dict[str, int]]) -> int:
+    """Requests in flight, of all endpoints together."""
+    return sum(load["requests"] for load in loads.values())
 
 
 def write_manifest(folder: Path, file: str, *objects: dict[str, Any]) -> None:

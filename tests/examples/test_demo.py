@@ -61,8 +61,9 @@ def test_every_request_goes_where_the_manifests_say(manifests, scratch):
 
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert re.search(r"^premium user +premium +deepseek-r1-7b +deepseek-r1-7b-0 +200 ", done.stdout, re.M)
-    assert re.search(r"^any user +default +deepseek-r1-1-5b +deepseek-r1-1-5b-\d +200 ", done.stdout, re.M)
+    assert re.search(r"^premium user +premium +deepseek-r1-7b-0 +200 ", done.stdout, re.M)
+    assert re.search(r"^any user, a book +default +deepseek-r1-1-5b-\d +200 ", done.stdout, re.M)
+    assert re.search(r"^the same book .* 200 .* of \d+ prompt tokens cached$", done.stdout, re.M)
     assert re.search(r"^unknown model .* 404 ", done.stdout, re.M)
     assert re.search(r"^which models are there\? .* 200 ", done.stdout, re.M)
     assert sum(line.startswith("· ") for line in lines) == 4

@@ -5,6 +5,7 @@ import pytest
 
 from extproc.accesslog import End, Entry, settle
 from extproc.reservations import Reservations
+from extproc.state.live import Load
 
 ENTRY = Entry(
     instance="me",
@@ -24,7 +25,7 @@ ENTRY = Entry(
 
 def reserved(reservations: Reservations) -> int:
     return reservations.reserve(
-        pod="pod/default/a", address="10.0.0.1:8000", server="server/default/s", route="route/default/r"
+        endpoint="pod/default/a", address="10.0.0.1:8000", server="server/default/s", route="route/default/r"
     ).id
 
 
@@ -37,7 +38,7 @@ def test_an_entry_releases_its_reservation_exactly_once() -> None:
 
     assert first is not None
     assert second is None
-    assert reservations.counts() == {"pod/default/a": 1}
+    assert reservations.counts() == {"pod/default/a": Load(1, 0)}
 
 
 def test_an_entry_of_another_life_changes_nothing() -> None:
@@ -45,14 +46,14 @@ def test_an_entry_of_another_life_changes_nothing() -> None:
     entry = replace(ENTRY, reservation=reserved(reservations), instance="earlier")
 
     assert settle(entry, reservations, "me") is None
-    assert reservations.counts() == {"pod/default/a": 1}
+    assert reservations.counts() == {"pod/default/a": Load(1, 0)}
 
 
 def test_a_client_that_left_before_the_decision_arrived_is_known_by_its_request() -> None:
     reservations = Reservations(lambda: 0.0)
     reserve = partial(reservations.reserve, address="x", server="server/default/s", route="route/default/r")
-    reserve(pod="pod/default/a", request_id="left")
-    reserve(pod="pod/default/b", request_id="stays")
+    reserve(endpoint="pod/default/a", request_id="left")
+    reserve(endpoint="pod/default/b", request_id="stays")
     gone = replace(ENTRY, instance="", request_id="left", client_gone=True)
 
     assert settle(replace(gone, request_id="of another worker"), reservations, "me") is None
@@ -60,7 +61,7 @@ def test_a_client_that_left_before_the_decision_arrived_is_known_by_its_request(
 
     assert outcome is not None
     assert outcome.end is End.CLIENT_GONE
-    assert reservations.counts() == {"pod/default/b": 1}
+    assert reservations.counts() == {"pod/default/b": Load(1, 0)}
     assert settle(gone, reservations, "me") is None
 
 

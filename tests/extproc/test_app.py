@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from extproc import app
 from extproc.settings import Settings
-from extproc.state import keys
+from extproc.state import keys, live
 from extproc.state.records import Publication, Put, Record
 from extproc.state.store import Store
 from extproc.testing import a_pod, a_route, a_rule, a_server
@@ -25,7 +25,6 @@ from extproc.testing import a_pod, a_route, a_rule, a_server
 Request = external_processor_pb2.ProcessingRequest
 
 WORLD: tuple[Record, ...] = (a_route("r", a_rule("s"), model="m"), a_server("s"), a_pod("a", "s"))
-TOTALS, LEASES = keys.inflight_total("g"), keys.inflight_leases("g")
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -35,7 +34,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def publish(store: Store) -> None:
-    assert await store.publish(Publication("epoch", 1, tuple(Put(record) for record in WORLD), whole=True))
+    assert await store.configuration.publish(
+        Publication("epoch", 1, tuple(Put(record) for record in WORLD), whole=True)
+    )
 
 
 @pytest.fixture
@@ -105,10 +106,9 @@ async def test_a_placed_request_is_shared_and_withdrawn_when_the_worker_stops(
     async with serving(settings, open_store()):
         await until(Path(settings.socket).exists)
         await place(settings)
-        await until(lambda: holds(raw, {b"pod/default/a": b"1"}))
+        await until(lambda: is_stated(raw, {"pod/default/a": 1}))
 
-    assert await raw.hgetall(TOTALS) == {}
-    assert await raw.zcard(LEASES) == 0
+    assert await is_stated(raw, {})
 
 
 async def test_a_worker_that_never_got_a_configuration_stops_at_once(
@@ -145,5 +145,8 @@ async def is_status(settings: Settings, path: str, expected: int) -> bool:
     return await status(settings, path) == expected
 
 
-async def holds(raw: Redis, totals: dict[bytes, bytes]) -> bool:
-    return await raw.hgetall(TOTALS) == totals
+async def is_stated(raw: Redis, requests: dict[str, int]) -> bool:
+    """The newest statement on the live stream says so."""
+    newest = await raw.xrevrange(keys.live("g"), count=1)
+    stated = [statement for _, fields in newest for statement in live.decode(fields[b"f"])]
+    return [{key: load.requests for key, load in each.loads.items()} for each in stated] == [requests]

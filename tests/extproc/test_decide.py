@@ -1,18 +1,22 @@
 import json
+import struct
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
-from extproc.decide import Decider
+from extproc.decide import TOKENS_DEADLINE_S, Decider, Plan
 from extproc.exchange import Decide, Decision, LocalAnswer, Routing
 from extproc.explain import Journal
 from extproc.request import Head
-from extproc.reservations import Reservations
-from extproc.state.records import StringMatch
+from extproc.state.live import Engine
+from extproc.state.records import Plugin, Profile, StringMatch
 from extproc.state.snapshot import EMPTY, Snapshot
-from extproc.testing import a_head, a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.testing import a_fleet, a_head, a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.tokens import Found, Miss, Question
 
 WORLD = a_snapshot(
     a_route(
@@ -30,13 +34,25 @@ WORLD = a_snapshot(
 )
 
 
+class NoTokens:
+    """Token ids that nobody may ask for."""
+
+    async def ids(self, question: Question, within_s: float) -> Found | Miss:
+        raise AssertionError("token ids were asked for")
+
+
 class World:
     """A decider over a fixed snapshot."""
 
-    def __init__(self, snapshot: Snapshot = WORLD) -> None:
-        self.reservations = Reservations(lambda: 0.0)
-        self.journal = Journal("extproc-0")
-        self.decider = Decider(lambda: snapshot, self.reservations, self.journal, Random(1))
+    def __init__(self, snapshot: Snapshot = WORLD, tokens: "SomeTokens | None" = None) -> None:
+        self.fleet = a_fleet(lambda: 0.0)
+        self.journal = Journal("extproc-0", lambda: 0.0)
+        self.decider = Decider(self.fleet, tokens or NoTokens(), self.journal, Random(1), lambda: 0.0)
+        self.decider.adopt(snapshot)
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        return {key: load.requests for key, load in self.fleet.reservations.counts().items()}
 
     def post(self, head: Head | None = None, **fields: Any) -> Decision:
         body = json.dumps({"model": "m", "messages": [], **fields}).encode()
@@ -77,7 +93,7 @@ def test_choosing_counts_at_once() -> None:
     pods = Counter(routed(world.post()).placement.chosen.endpoint.pod for _ in range(10))
 
     assert pods == {"pod/default/s1": 5, "pod/default/s2": 5}
-    assert world.reservations.counts() == pods
+    assert world.in_flight == pods
 
 
 def test_every_reservation_has_its_own_number() -> None:
@@ -98,7 +114,7 @@ def test_rejections_reserve_nothing() -> None:
     assert reason(world.post()) == "no-ready-pod"
     assert reason(world.post(model="other")) == "unknown-model"
     assert reason(world.post(model=["m"])) == "invalid-model"
-    assert world.reservations.counts() == {}
+    assert world.in_flight == {}
 
 
 def test_without_any_configuration_nothing_is_known() -> None:
@@ -138,7 +154,7 @@ def test_decisions_are_kept_for_explanation() -> None:
     told = world.journal.explain("request-1")
 
     assert told is not None
-    assert (told["route"], told["rule"], told["server"], told["pod"]) == (
+    assert (told["route"], told["rule"], told["server"], told["candidates"][0]["pod"]) == (
         "default/r", "premium", "default/large", "default/l",
     )  # fmt: skip
 
@@ -148,10 +164,137 @@ def test_a_decision_that_fails_reserves_nothing(monkeypatch: pytest.MonkeyPatch)
         raise ZeroDivisionError
 
     world = World()
-    for step in ("extproc.splice.rewrite", "extproc.explain.Journal.routed"):
+    for step in ("extproc.splice.rewrite", "extproc.explain.Journal.decided"):
         with monkeypatch.context() as patch:
             patch.setattr(step, broken)
             with pytest.raises(ZeroDivisionError):
                 world.post()
 
-    assert world.reservations.counts() == {}
+    assert world.in_flight == {}
+
+
+EXACT = Profile(scorers=(Plugin("kvcache-aware"),))
+SCREENED = Profile(screens=(Plugin("least-request"),))
+
+
+def exactly(*pods: str) -> Snapshot:
+    server = msgspec.structs.replace(a_server("s", model="vendor/s"), profile=EXACT)
+    return a_snapshot(a_route("r", a_rule("s"), model="m"), server, *(a_pod(name, "s") for name in pods))
+
+
+class SomeTokens:
+    """Answers questions for token ids with what it is given; `asked` is called in between."""
+
+    def __init__(self, answer: Found | Miss) -> None:
+        self.answer = answer
+        self.questions: list[Question] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    async def ids(self, question: Question, within_s: float) -> Found | Miss:
+        assert within_s == TOKENS_DEADLINE_S
+        self.questions.append(question)
+        self.meanwhile()
+        return self.answer
+
+
+async def informed(world: World, body: bytes = b'{"model":"m","messages":[]}') -> Decision:
+    planned = world.decider.decide(Decide(a_head(), body))
+    assert isinstance(planned, Plan)
+    return await world.decider.informed(planned)
+
+
+async def test_exact_matching_asks_for_token_ids_first() -> None:
+    tokens = SomeTokens(Found(struct.pack("<40I", *range(40)), "local", 0.001))
+    world = World(exactly("a"), tokens)
+    held: list[dict[str, int]] = []
+    tokens.meanwhile = lambda: held.append(world.in_flight)
+
+    placement = routed(await informed(world)).placement
+
+    (question,) = tokens.questions
+    assert (question.kind, question.model, question.tokenizer) == ("chat", "vendor/s", "vendor/s")
+    assert question.engines == ["http://10.0.0.1:8000"]
+    assert placement.evidence.pool.prompt.tokens == 40
+    assert held == [{}], "nothing is reserved while token ids are awaited"
+    assert world.in_flight == {"pod/default/a": 1}
+
+
+async def test_without_token_ids_the_decision_is_made_all_the_same_and_says_why() -> None:
+    world = World(exactly("a"), SomeTokens(Miss("it took longer than 50 ms")))
+
+    placement = routed(await informed(world)).placement
+
+    assert placement.explain()["notes"] == ["matched approximately, because it took longer than 50 ms"]
+
+
+async def test_a_configuration_that_changes_meanwhile_is_the_one_in_force() -> None:
+    tokens = SomeTokens(Miss("no tokeniser"))
+    world = World(exactly("a"), tokens)
+    tokens.meanwhile = lambda: world.decider.adopt(exactly("b"))
+
+    assert routed(await informed(world)).placement.chosen.endpoint.pod == "pod/default/b"
+    tokens.meanwhile = lambda: world.decider.adopt(EMPTY)
+    assert reason(await informed(world)) == "unknown-model"
+
+
+async def test_paths_whose_prompts_are_not_chat_are_placed_without_token_ids() -> None:
+    tokens = SomeTokens(Miss("nobody asks"))
+    world = World(exactly("a"), tokens)
+    planned = world.decider.decide(Decide(a_head("/v1/embeddings"), b'{"model":"m","input":"x"}'))
+
+    assert isinstance(planned, Plan)
+    assert routed(await world.decider.informed(planned)).placement.considered == 1
+    assert tokens.questions == []
+
+
+def test_a_request_that_every_pod_refuses_is_told_to_come_back() -> None:
+    server = msgspec.structs.replace(a_server("s"), profile=SCREENED)
+    world = World(a_snapshot(a_route("r", a_rule("s"), model="m"), server, a_pod("a", "s")))
+    world.fleet.engines.observe(Engine("pod/default/a", "10.0.0.1:8000", 0.0, waiting=99))
+
+    refused = world.post()
+
+    assert (reason(refused), refused.status) == ("saturated", 429)
+    assert dict(refused.headers)["retry-after"] == "1"
+    assert world.in_flight == {}
+    told = world.journal.explain("request-1")
+    assert told is not None
+    assert [each["pod"] for each in told["screened"]] == ["default/a"]
+
+
+def test_a_profile_of_another_version_leaves_the_former_in_force() -> None:
+    world = World()
+    strange = msgspec.structs.replace(a_server("s"), profile=Profile(scorers=(Plugin("of-the-future"),)))
+
+    with pytest.raises(ValueError, match="of-the-future"):
+        world.decider.adopt(a_snapshot(a_route("r", a_rule("s"), model="m"), strange, a_pod("a", "s")))
+
+    assert routed(world.post()).cluster == "model/default/small"
+
+
+def test_tokenisers_that_will_be_needed_are_known() -> None:
+    assert World(exactly("a")).decider.tokenizers() == {"vendor/s"}
+    assert World().decider.tokenizers() == set()
+
+
+async def test_a_preview_decides_and_leaves_nothing_behind() -> None:
+    world = World()
+
+    told = await world.decider.preview(a_head(user_type="premium"), b'{"model":"m","messages":[]}')
+
+    assert (told["server"], bytes(told["edits"]["model"])) == ("default/large", b'"vendor/large"')
+    assert world.in_flight == {}
+    assert world.journal.explain("request-1") is None
+    refused = await world.decider.preview(a_head(), b"junk")
+    assert refused["reason"] == "invalid-json"
+    listed = await world.decider.preview(a_head("/v1/models", method="GET"), b"")
+    assert listed["status"] == 200
+
+
+async def test_a_preview_with_token_ids_reserves_nothing() -> None:
+    world = World(exactly("a"), SomeTokens(Miss("no tokeniser")))
+
+    told = await world.decider.preview(a_head(), b'{"model":"m","messages":[]}')
+
+    assert told["notes"] == ["matched approximately, because no tokeniser"]
+    assert world.in_flight == {}

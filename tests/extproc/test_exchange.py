@@ -21,11 +21,9 @@ from extproc.exchange import (
     SendChunk,
     TrailersReceived,
 )
-from extproc.schedule.placement import Candidate, Placement
-from extproc.state.snapshot import Endpoint
-from extproc.testing import a_head, play
+from extproc.testing import a_head, a_placement, play
 
-PLACEMENT = Placement((Candidate(Endpoint("pod/default/a", "10.0.0.1:8000"), 0),), 1)
+PLACEMENT = a_placement("10.0.0.1:8000")
 ROUTING = Routing("model/default/s", PLACEMENT, 1, body=None)
 EDITED = Routing("model/default/s", PLACEMENT, 1, body=b"edited")
 REFUSAL = LocalAnswer(404, (), b"{}")

@@ -1,14 +1,17 @@
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.accesslog import Entry, Outcome
+from extproc.calibration import Claim
 from extproc.exchange import LocalAnswer
 from extproc.metrics import GAUGES, Gauges, Metrics
 from extproc.reservations import Reservations
+from extproc.state.live import Load
 
 
 def an_outcome(served: str = "10.0.0.1:8000", status: int = 200, *, client_gone: bool = False) -> Outcome:
     reservation = Reservations(lambda: 0.0).reserve(
-        pod="pod/default/a", address="10.0.0.1:8000", server="server/default/s", route="route/default/r"
+        endpoint="pod/default/a", address="10.0.0.1:8000", server="server/default/s", route="route/default/r"
     )
     times = (None, None) if client_gone else (0.2, 1.5)
     return Outcome(
@@ -66,15 +69,25 @@ def test_decisions_are_timed_and_local_answers_counted() -> None:
 
 
 def test_gauges_are_read_when_scraped() -> None:
-    metrics, state, counts = Metrics(), dict.fromkeys(GAUGES, 0.0), {"pod/default/a": 2}
+    metrics, state, counts = Metrics(), dict.fromkeys(GAUGES, 0.0), {"pod/default/a": Load(2, 300)}
     metrics.registry.register(Gauges(lambda: state, lambda: counts))
     state["kvoy_config_generation"] = 7.0
 
     seen = samples(metrics)
 
     assert seen["kvoy_config_generation", ()] == 7
-    assert seen["kvoy_in_flight", (("pod", "default/a"),)] == 2
+    assert seen["kvoy_in_flight", (("endpoint", "default/a"),)] == 2
+    assert seen["kvoy_pending_tokens", (("endpoint", "default/a"),)] == 300
     assert {name for name, _ in seen} >= GAUGES.keys()
+
+
+def test_predictions_are_counted_beside_what_came_true() -> None:
+    metrics = Metrics()
+    claim = Claim("pod/default/a", 1, "approximate", 6, 40, 0, True, 0, [], 0)
+    outcome = an_outcome()
+    metrics.ended(Outcome(msgspec.structs.replace(outcome.reservation, claim=claim), outcome.entry))
+
+    assert samples(metrics)["kvoy_tokens_total", (("kind", "predicted"), ("server", "default/s"))] == 6
 
 
 def test_expired_reservations_are_counted() -> None:

@@ -12,13 +12,13 @@ from envoy.service.ext_proc.v3 import external_processor_pb2
 from google.protobuf.json_format import ParseDict
 from grpc import aio
 
+from extproc.accesslog import Outcome
 from extproc.decide import Decider
 from extproc.explain import Journal
 from extproc.metrics import Metrics
-from extproc.reservations import Reservations
 from extproc.server import AccessLogSink, ExtProc, grpc_server
-from extproc.state.snapshot import Snapshot
-from extproc.testing import a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.testing import a_fleet, a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.tokens import Found, Miss, Question
 from extproc.wire import Encoder
 
 Request = external_processor_pb2.ProcessingRequest
@@ -36,22 +36,35 @@ def headers(path: str = "/v1/chat/completions") -> bytes:
     return Request(request_headers={"headers": {"headers": listed}}).SerializeToString()
 
 
+class NoTokens:
+    """Token ids that nobody may ask for."""
+
+    async def ids(self, question: Question, within_s: float) -> Found | Miss:
+        raise AssertionError("token ids were asked for")
+
+
 class Worker:
     """Both services on a socket, over a fixed snapshot."""
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvoy-")
         self.now = 0.0
-        self.reservations = Reservations(lambda: self.now)
+        fleet = a_fleet(lambda: self.now)
+        self.reservations = fleet.reservations
+        self.outcomes: list[Outcome] = []
         metrics = Metrics()
-        decider = Decider(self.snapshot, self.reservations, Journal("extproc-0"), Random(1))
+        decider = Decider(fleet, NoTokens(), Journal("extproc-0", lambda: 0.0), Random(1), lambda: 0.0)
+        decider.adopt(SNAPSHOT)
         self.extproc = ExtProc(decider, Encoder("extproc-0", "me"), metrics, 2**20, time.perf_counter)
-        self.sink = AccessLogSink(self.reservations, metrics, "me", lambda: self.now)
+        self.sink = AccessLogSink(
+            self.reservations, self.outcomes.append, metrics.expired, "me", lambda: self.now
+        )
         self.server = grpc_server(self.extproc, self.sink, f"{self.folder}/extproc-0.sock")
         self.channel = aio.insecure_channel(f"unix:{self.folder}/extproc-0.sock")
 
-    def snapshot(self) -> Snapshot:
-        return SNAPSHOT
+    @property
+    def in_flight(self) -> dict[str, int]:
+        return {key: load.requests for key, load in self.reservations.counts().items()}
 
     async def ask(self, *messages: bytes) -> list[Response]:
         """Send messages one by one, each after the answer to the one before; then read to the end."""
@@ -88,7 +101,7 @@ async def test_a_buffered_request_is_routed_and_the_stream_closed(worker: Worker
     assert first.WhichOneof("response") == "request_headers"
     own = dict(second.dynamic_metadata.fields["kvoy"].struct_value)
     assert own["instance"] == "me"
-    assert worker.reservations.counts() == {"pod/default/a": 1}
+    assert worker.in_flight == {"pod/default/a": 1}
 
 
 async def test_the_access_log_releases_what_was_reserved(worker: Worker) -> None:
@@ -100,7 +113,7 @@ async def test_the_access_log_releases_what_was_reserved(worker: Worker) -> None
 
     await worker.report(b"\xff junk", message, message)
 
-    assert worker.reservations.counts() == {}
+    assert worker.in_flight == {}
 
 
 async def test_an_error_is_an_immediate_answer(worker: Worker) -> None:
@@ -164,7 +177,7 @@ async def test_a_stream_that_envoy_gave_up_leaves_no_reservation(worker: Worker)
     with pytest.raises(asyncio.CancelledError):
         await worker.extproc.process(None, GivenUp())
 
-    assert worker.reservations.counts() == {}
+    assert worker.in_flight == {}
 
 
 async def test_a_stopping_worker_does_not_wait_for_an_open_log(worker: Worker) -> None:
@@ -185,11 +198,11 @@ async def test_reservations_end_with_the_envoy_that_would_have_reported_on_them(
     await worker.ask(headers(), BODY)
 
     worker.sink.sweep()
-    assert worker.reservations.counts() == {"pod/default/a": 2}, "entries may still be on their way"
+    assert worker.in_flight == {"pod/default/a": 2}, "entries may still be on their way"
 
     worker.now = 20.0
     worker.sink.sweep()
-    assert worker.reservations.counts() == {"pod/default/a": 1}, "what came after belongs to the next Envoy"
+    assert worker.in_flight == {"pod/default/a": 1}, "what came after belongs to the next Envoy"
 
 
 async def test_reservations_stay_while_an_envoy_is_connected(worker: Worker) -> None:
@@ -201,5 +214,5 @@ async def test_reservations_stay_while_an_envoy_is_connected(worker: Worker) -> 
     worker.now = 100.0
     worker.sink.sweep()
 
-    assert worker.reservations.counts() == {"pod/default/a": 1}
+    assert worker.in_flight == {"pod/default/a": 1}
     call.cancel()

@@ -23,21 +23,14 @@ from extproc.exchange import (
     SendChunk,
     TrailersReceived,
 )
-from extproc.schedule.placement import Candidate, Placement
-from extproc.state.snapshot import Endpoint
+from extproc.testing import a_placement
 from extproc.wire import Encoder, Malformed, decode, entries
 
 Request = external_processor_pb2.ProcessingRequest
 Response = external_processor_pb2.ProcessingResponse
 Mode = processing_mode_pb2.ProcessingMode
 
-PLACEMENT = Placement(
-    (
-        Candidate(Endpoint("pod/default/a", "10.0.0.1:8000"), 0),
-        Candidate(Endpoint("pod/default/b", "10.0.0.2:80"), 1),
-    ),
-    2,
-)
+PLACEMENT = a_placement("10.0.0.1:8000", "10.0.0.2:80")
 ENCODER = Encoder("extproc-0", "host/extproc-0/abcd")
 
 
@@ -152,7 +145,24 @@ def test_a_routed_body_names_cluster_endpoints_and_reservation() -> None:
         "worker": "extproc-0",
         "instance": "host/extproc-0/abcd",
         "reservation": 42.0,
+        "decision": PLACEMENT.headline(),
     }
+
+
+def test_a_data_parallel_rank_is_named_in_a_header() -> None:
+    one_rank = Routing("model/default/s", a_placement("10.0.0.1:8000", rank=1), 42, None)
+    common = Response.FromString(ENCODER.encode(RouteOnBody(one_rank))).request_body.response
+
+    assert headers_set(common)["x-data-parallel-rank"] == "1"
+
+
+def test_an_engine_that_tells_nothing_of_its_cache_is_not_taken_for_a_cold_one() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2}
+    logs = [{"common_properties": {"metadata": {"filter_metadata": {"llm": usage}}}}]
+    told = [{"common_properties": {"metadata": {"filter_metadata": {"llm": {**usage, "cached_tokens": 0}}}}}]
+
+    assert next(entries(log_message(*logs))).cached_tokens is None
+    assert next(entries(log_message(*told))).cached_tokens == 0
 
 
 def test_an_edited_body_comes_with_its_length() -> None:

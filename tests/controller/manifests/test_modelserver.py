@@ -186,8 +186,24 @@ def test_the_longest_model_name():
         (
             {"kvoy.io/tls-sni": "x"},
             "unknown annotation; a ModelServer may carry one of kvoy.io/tls-server-name, "
-            "kvoy.io/tls-ca-file, kvoy.io/tls-insecure-skip-verify, kvoy.io/stream-usage",
+            "kvoy.io/tls-ca-file, kvoy.io/tls-insecure-skip-verify, kvoy.io/stream-usage, kvoy.io/scheduler, "
+            "kvoy.io/data-parallel-size, kvoy.io/tokenizer, kvoy.io/kv-events, kvoy.io/kv-events-replay",
         ),
+        ({"kvoy.io/data-parallel-size": "0"}, '"0" is not a number from 1 to 64'),
+        ({"kvoy.io/data-parallel-size": "65"}, '"65" is not a number from 1 to 64'),
+        ({"kvoy.io/data-parallel-size": "2\n"}, '"2\\n" is not a number from 1 to 64'),
+        (
+            {"kvoy.io/tokenizer": "../secret"},
+            '"../secret" is not a path below a directory, such as org/model',
+        ),
+        ({"kvoy.io/tokenizer": "/etc"}, '"/etc" is not a path below a directory, such as org/model'),
+        ({"kvoy.io/tokenizer": ""}, '"" is not a path below a directory, such as org/model'),
+        ({"kvoy.io/kv-events": "on"}, '"on" is not "tcp://*:PORT" or "off"'),
+        (
+            {"kvoy.io/scheduler": "plugins: {Filter: {enabled: [gpu-usage]}}"},
+            'plugins.Filter.enabled[0]: "gpu-usage" is not for Filter; list it under plugins.Score',
+        ),
+        ({"kvoy.io/scheduler": "- 1"}, "expected an object, got a list"),
     ],
 )
 def test_what_an_annotation_can_not_be(annotations, problem):
@@ -216,4 +232,33 @@ def test_a_bundle_that_nothing_is_checked_against_is_refused():
 def test_tls_annotations_need_https(name, value):
     assert problems_of(annotations={name: value}) == [
         f'metadata.annotations["{name}"]: needs spec.workloadPort.protocol to be https'
+    ]
+
+
+def test_what_annotations_say_of_the_engines():
+    annotations = {
+        "kvoy.io/data-parallel-size": "64",
+        "kvoy.io/tokenizer": "org/model-7b",
+        "kvoy.io/kv-events": "tcp://*:5557",
+        "kvoy.io/kv-events-replay": "tcp://*:6557",
+        "kvoy.io/scheduler": "plugins: {Score: {enabled: [{name: random}, {name: lmetric, weight: 2}]}}",
+    }
+
+    assert view_of(annotations=annotations).record() == records.ModelServer(
+        "team",
+        "pool",
+        "vLLM",
+        8000,
+        ranks=64,
+        profile=records.Profile((), (records.Plugin("lmetric", weight=2.0),)),
+        tokenizer="org/model-7b",
+        kv_events=records.KvEvents("tcp://*:5557", "tcp://*:6557"),
+    )
+
+
+def test_all_ranks_need_a_port_for_their_events():
+    annotations = {"kvoy.io/data-parallel-size": "8", "kvoy.io/kv-events": "tcp://*:65530"}
+
+    assert problems_of(annotations=annotations) == [
+        'metadata.annotations["kvoy.io/kv-events"]: "tcp://*:65530" leaves no port for each of 8 ranks'
     ]

@@ -20,6 +20,8 @@ class Bike(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     colour: Literal["red", "blue"] = "red"
     bags: dict[str, Wheel] = {}
     front: Wheel | None = None
+    grams: Annotated[float, msgspec.Meta(ge=0)] = 9000.0
+    lit: bool = False
 
 
 class Anything(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ def test_every_fault_is_found_each_with_its_path():
             "colour": "green",
             "bags": {"left bag": [], "right": {"inchSize": "20"}},
             "front": {"inchSize": True},
+            "grams": "heavy",
+            "lit": 1,
         }
     )
 
@@ -72,6 +76,8 @@ def test_every_fault_is_found_each_with_its_path():
             ('bags["left bag"]', "expected an object, got a list"),
             ('bags["right"].inchSize', 'expected an integer from 10 to 29, got "20"'),
             ("front.inchSize", "expected an integer from 10 to 29, got true"),
+            ("grams", 'expected a number of at least 0, got "heavy"'),
+            ("lit", "expected true or false, got 1"),
         ]
     )
 

@@ -10,7 +10,9 @@ from extproc.supervise import Probe
 from extproc.supervise.plan import Fleet
 
 PLACE = Place(Path("/tmp/kvoy-1"))
-SETTINGS = Settings(Path("/manifests"), "127.0.0.1:8080", ("127.0.0.1:9190", "127.0.0.1:9191"), "blue")
+SETTINGS = Settings(
+    Path("/manifests"), "127.0.0.1:8080", ("127.0.0.1:9190", "127.0.0.1:9191"), "127.0.0.1:9189", "blue"
+)
 
 
 def made(settings=SETTINGS, valkey="/bin/valkey", cpus=8):
@@ -24,13 +26,14 @@ def option(child, name):
 
 
 def test_everything_is_started_and_stopped_in_this_order():
-    assert list(made()) == ["valkey", "controller", "extproc-0", "extproc-1", "envoy"]
+    assert list(made()) == ["valkey", "controller", "extproc-0", "extproc-1", "collector", "envoy"]
 
 
 def test_envoy_waits_for_controller_and_workers_which_wait_for_the_store():
     found = made()
 
-    assert found["controller"].needs == found["extproc-1"].needs == ("valkey",)
+    for name in ("controller", "extproc-1", "collector"):
+        assert found[name].needs == ("valkey",)
     assert found["envoy"].needs == ("controller", "extproc-0", "extproc-1")
 
 
@@ -38,7 +41,7 @@ def test_all_talk_to_the_same_store():
     found = made()
 
     assert option(found["valkey"], "--unixsocket") == "/tmp/kvoy-1/valkey.sock"
-    for name in ("controller", "extproc-0", "extproc-1"):
+    for name in ("controller", "extproc-0", "extproc-1", "collector"):
         assert dict(found[name].env) == {"KVOY_REDIS": "unix:///tmp/kvoy-1/valkey.sock"}
         assert option(found[name], "--group") == "blue"
 
@@ -67,6 +70,17 @@ def test_the_controller_knows_the_workers_and_where_envoy_listens():
         "extproc-1=/tmp/kvoy-1/extproc-1.sock",
     ]
     assert controller.ready == (Probe(f"unix:{option(controller, '--xds-socket')}"),)
+
+
+def test_the_controller_is_told_whether_clients_learn_the_decision():
+    assert "--decision-header" not in made()["controller"].argv
+    assert "--decision-header" in made(replace(SETTINGS, decision_header=True))["controller"].argv
+
+
+def test_workers_find_the_tokenisers_where_the_user_says():
+    assert "--tokenizers" not in made()["extproc-0"].argv
+    argv = made(replace(SETTINGS, tokenizers=Path("/models")))["extproc-0"].argv
+    assert argv[argv.index("--tokenizers") + 1] == "/models"
 
 
 def test_envoy_is_ready_when_it_says_so_and_its_listener_is_open():

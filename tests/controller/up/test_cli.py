@@ -128,9 +128,18 @@ def test_options_become_settings_with_ports_chosen(tmp_path, started):
     assert settings.manifests == tmp_path
     assert settings.group == "blue"
     assert settings.redis_url is None
-    ports = [int(address.removeprefix("127.0.0.1:")) for address in (settings.listen, *settings.admin)]
-    assert len(ports) == 4
+    addresses = (settings.listen, *settings.admin, settings.collector)
+    ports = [int(address.removeprefix("127.0.0.1:")) for address in addresses]
+    assert len(ports) == 5
     assert 0 not in ports
+    assert not settings.decision_header
+
+
+def test_clients_are_told_decisions_only_if_asked_for(tmp_path, started):
+    code, _ = kvoy_up("-f", str(tmp_path), "--port", "0", "--admin-port", "0", "--decision-header")
+
+    assert code == 0
+    assert started[0].decision_header
 
 
 def test_a_failing_bootstrap_is_an_error_and_no_traceback(tmp_path, monkeypatch):

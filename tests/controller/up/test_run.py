@@ -148,7 +148,8 @@ def test_it_gets_ready_serves_and_leaves_nothing():
         assert (status, b"deepseek-multi-models" in body) == (200, True)
         assert [get(f"{admin}/readyz")[0] for admin in ready.admin] == [200, 200]
         children = children_of(up.process.pid)
-        assert len(children) == 5
+        assert get(f"{ready.collector}/readyz")[0] == 200
+        assert len(children) == 6
 
         up.process.send_signal(signal.SIGINT)
         up.end()
@@ -262,7 +263,7 @@ async def test_a_bootstrap_that_fails_is_told_and_leaves_nothing(monkeypatch, tm
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(run.NoBootstrap, match=r"^no$"):
-        await run.run(Settings(tmp_path, "127.0.0.1:1", ("127.0.0.1:2",)))
+        await run.run(Settings(tmp_path, "127.0.0.1:1", ("127.0.0.1:2",), "127.0.0.1:3"))
 
     assert list(tmp_path.iterdir()) == []
 

@@ -152,11 +152,17 @@ def pods(engines: Iterable[StubEngine], *, server: str = "s") -> list[Pod]:
 
 @asynccontextmanager
 async def running_mesh(
-    directory: Path, *, server: ModelServer, engines: int = 1, workers: int = 1, body_limit: int = 16 * 2**20
+    directory: Path,
+    *,
+    server: ModelServer,
+    engines: int = 1,
+    workers: int = 1,
+    body_limit: int = 16 * 2**20,
+    decision_header: bool = False,
 ) -> AsyncIterator[Mesh]:
     """`engines` pods of one ModelServer behind Envoy, every request offered all of them in order."""
     stubs = [StubWorker(f"extproc-{i}", str(directory / f"w{i}.sock")) for i in range(workers)]
-    plane = DataPlane("127.0.0.1:0", tuple((w.name, w.socket) for w in stubs), body_limit)
+    plane = DataPlane("127.0.0.1:0", tuple((w.name, w.socket) for w in stubs), body_limit, decision_header)
     pods_of = [StubEngine(f"engine-{i}") for i in range(engines)]
     for part in (*stubs, *pods_of):
         await part.start()

@@ -27,6 +27,8 @@ class StubWorker:
     socket: str
     cluster: str = ""
     endpoints: str = ""
+    told: str = ""
+    """What it says of its decisions, in metadata."""
     behaviour: "Callable[[StubWorker, Context], Awaitable[None]] | None" = None
     asked: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -105,6 +107,8 @@ def decision(
             "kvoy": {"worker": worker.name, "instance": "i-1", "reservation": "r-1"},
         }
     )
+    if worker.told:
+        answer.dynamic_metadata["kvoy"]["decision"] = worker.told
     return answer
 
 
@@ -116,7 +120,7 @@ async def die_on_body(worker: StubWorker, context: Context) -> None:
 
 
 async def _main(socket: str, name: str, cluster: str, endpoints: str, behaviour: str) -> None:
-    worker = StubWorker(name, socket, cluster, endpoints, globals()[behaviour])
+    worker = StubWorker(name, socket, cluster, endpoints, behaviour=globals()[behaviour])
     await worker.start()
     print("ready", flush=True)
     await asyncio.Event().wait()

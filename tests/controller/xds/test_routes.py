@@ -72,6 +72,46 @@ async def test_what_steers_envoy_does_not_reach_the_engine(mesh):
     assert not [name for name in headers if name.lower().startswith(("x-kvoy-", "x-gateway-"))]
 
 
+TOLD = "pod=ns/engine-0 score=0.93 cached=1024/1500"
+
+
+async def forge(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="engine", headers={"x-kvoy-decision": "of an engine"})
+
+
+async def test_clients_are_told_the_decision_where_that_is_wanted(start_mesh):
+    async with start_mesh(decision_header=True) as mesh:
+        mesh.workers[0].told = TOLD
+        mesh.engines[0].handler = forge
+        async with mesh.post() as answer:
+            assert answer.headers.getall("x-kvoy-decision") == [TOLD]
+
+
+async def test_a_decision_is_told_with_an_error_too(start_mesh):
+    async with start_mesh(decision_header=True) as mesh:
+        mesh.workers[0].told = TOLD
+        mesh.route_to("127.0.0.1:1")
+        await mesh.engines[0].stop()
+        status, headers, _ = await mesh.ask()
+        assert (status, headers.get("x-kvoy-decision")) == (503, TOLD)
+
+
+async def test_where_nothing_was_said_of_a_decision_there_is_no_header(start_mesh):
+    async with start_mesh(decision_header=True) as mesh:
+        mesh.engines[0].handler = forge
+        status, headers, body = await mesh.ask()
+        assert (status, body) == (200, b"engine")
+        assert "x-kvoy-decision" not in headers
+
+
+async def test_clients_are_not_told_the_decision_unless_that_is_wanted(mesh):
+    mesh.workers[0].told = TOLD
+    mesh.engines[0].handler = forge
+    status, headers, body = await mesh.ask()
+    assert (status, body) == (200, b"engine")
+    assert "x-kvoy-decision" not in headers
+
+
 @pytest.mark.parametrize(("interval_s", "milliseconds"), [(0.025, 25), (0, 1)])
 def test_the_pause_between_attempts_is_never_shorter_than_envoy_takes(interval_s, milliseconds):
     policy = server_route(ModelServer("ns", "s", "vLLM", 80, retry=Retry(3, interval_s))).route.retry_policy

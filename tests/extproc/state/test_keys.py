@@ -2,11 +2,18 @@ from redis.crc import key_slot
 
 from extproc.state import keys
 
-GROUP_KEYS = [keys.config, keys.log, keys.inflight_total, keys.inflight_leases]
-
 
 def all_keys(group: str) -> list[str]:
-    return [key(group) for key in GROUP_KEYS] + [keys.inflight_of(group, "host/extproc-0/{x}")]
+    plain = [keys.config, keys.log, keys.live, keys.cache, keys.secret]
+    return [
+        *(key(group) for key in plain),
+        keys.cache_snapshot(group, 1, 7),
+        keys.cache_snapshot(group, 2, 7),
+        keys.cache_snapshot(group, 1, 2**64 - 1),
+        keys.lease(group, "engine", "pod/default/{x}#1"),
+        keys.lease(group, "other", "pod/default/{x}#1"),
+        keys.members(group, "collector"),
+    ]
 
 
 def test_keys_of_a_group_share_one_cluster_slot() -> None:
@@ -23,8 +30,3 @@ def test_no_two_keys_are_the_same() -> None:
 
 def test_every_key_carries_the_schema_version() -> None:
     assert all(key.startswith("kvoy1:") for key in all_keys("g"))
-
-
-def test_an_instance_key_is_the_common_prefix_and_its_name() -> None:
-    # inflight.lua finds the counts of instances to reap by this rule.
-    assert keys.inflight_of("g", "one") == keys.inflight_of("g", "") + "one"

@@ -71,14 +71,14 @@ async def test_before_the_first_configuration_it_is_not_ready(replica: Replica) 
 async def test_it_loads_what_was_published_before_and_follows_what_comes(
     store: Store, replica: Replica
 ) -> None:
-    await store.publish(whole("e", 1, ROUTE, SERVER))
-    await store.publish(step("e", 2, Put(POD)))
+    await store.configuration.publish(whole("e", 1, ROUTE, SERVER))
+    await store.configuration.publish(step("e", 2, Put(POD)))
     async with following(replica):
         await generation(replica, "e", 2)
         assert replica.ready
         assert replica.snapshot == compile_snapshot("e", 2, [ROUTE, SERVER, POD])
 
-        await store.publish(step("e", 3, Put(OTHER), Delete(POD.key)))
+        await store.configuration.publish(step("e", 3, Put(OTHER), Delete(POD.key)))
         await generation(replica, "e", 3)
         assert replica.snapshot == compile_snapshot("e", 3, [ROUTE, SERVER, OTHER])
     assert (replica.reloads, replica.gaps) == (1, 0)
@@ -87,28 +87,28 @@ async def test_it_loads_what_was_published_before_and_follows_what_comes(
 async def test_it_becomes_ready_with_the_first_publication(store: Store, replica: Replica) -> None:
     async with following(replica):
         await until(lambda: replica.connected)
-        await store.publish(whole("e", 1))
+        await store.configuration.publish(whole("e", 1))
         await generation(replica, "e", 1)
         # A configuration without any record is complete, too.
         assert replica.ready
 
 
 async def test_a_snapshot_in_use_never_changes(store: Store, replica: Replica) -> None:
-    await store.publish(whole("e", 1, SERVER, POD))
+    await store.configuration.publish(whole("e", 1, SERVER, POD))
     async with following(replica):
         await generation(replica, "e", 1)
         in_use = replica.snapshot
-        await store.publish(step("e", 2, Delete(POD.key)))
+        await store.configuration.publish(step("e", 2, Delete(POD.key)))
         await generation(replica, "e", 2)
 
     assert in_use == compile_snapshot("e", 1, [SERVER, POD])
 
 
 async def test_a_new_epoch_is_taken_over(store: Store, replica: Replica) -> None:
-    await store.publish(whole("e", 1, ROUTE, SERVER, POD))
+    await store.configuration.publish(whole("e", 1, ROUTE, SERVER, POD))
     async with following(replica):
         await generation(replica, "e", 1)
-        await store.publish(whole("f", 2, SERVER))
+        await store.configuration.publish(whole("f", 2, SERVER))
         await generation(replica, "f", 2)
 
     assert replica.snapshot == compile_snapshot("f", 2, [SERVER])
@@ -117,7 +117,7 @@ async def test_a_new_epoch_is_taken_over(store: Store, replica: Replica) -> None
 async def test_after_a_flush_the_old_configuration_serves_until_the_new_is_complete(
     store: Store, raw: Redis, replica: Replica
 ) -> None:
-    await store.publish(whole("e", 9, ROUTE, SERVER, POD))
+    await store.configuration.publish(whole("e", 9, ROUTE, SERVER, POD))
     async with following(replica):
         await generation(replica, "e", 9)
         old = replica.snapshot
@@ -130,19 +130,19 @@ async def test_after_a_flush_the_old_configuration_serves_until_the_new_is_compl
         assert replica.snapshot is old
         assert replica.connected
 
-        await store.publish(whole("f", 1, SERVER))
+        await store.configuration.publish(whole("f", 1, SERVER))
         await generation(replica, "f", 1)
         assert replica.snapshot == compile_snapshot("f", 1, [SERVER])
-        await store.publish(step("f", 2, Put(POD)))
+        await store.configuration.publish(step("f", 2, Put(POD)))
         await generation(replica, "f", 2)
 
 
 async def test_forgotten_scripts_do_not_stop_it(store: Store, raw: Redis, replica: Replica) -> None:
-    await store.publish(whole("e", 1, SERVER))
+    await store.configuration.publish(whole("e", 1, SERVER))
     async with following(replica):
         await generation(replica, "e", 1)
         await raw.script_flush()
-        await store.publish(whole("f", 2, POD))
+        await store.configuration.publish(whole("f", 2, POD))
         await generation(replica, "f", 2)
 
 
@@ -150,7 +150,7 @@ async def test_a_killed_store_is_outlived_and_found_again(own_valkey: object) ->
     store = Store.connect(own_valkey.url, "g")
     replica = Replica(store, time.monotonic)
     try:
-        await store.publish(whole("e", 3, ROUTE, SERVER, POD))
+        await store.configuration.publish(whole("e", 3, ROUTE, SERVER, POD))
         async with following(replica):
             await generation(replica, "e", 3)
             serving = replica.snapshot
@@ -165,9 +165,9 @@ async def test_a_killed_store_is_outlived_and_found_again(own_valkey: object) ->
             assert replica.snapshot is serving
             assert replica.stale_s() < 30
 
-            await store.publish(whole("f", 1, SERVER))
+            await store.configuration.publish(whole("f", 1, SERVER))
             await generation(replica, "f", 1)
-            await store.publish(step("f", 2, Put(POD)))
+            await store.configuration.publish(step("f", 2, Put(POD)))
             await generation(replica, "f", 2)
             assert replica.snapshot == compile_snapshot("f", 2, [SERVER, POD])
     finally:
@@ -183,7 +183,7 @@ async def test_a_store_that_comes_later_is_found(own_valkey: object) -> None:
             await until(lambda: replica.stale_s() > 0.05)
             assert not replica.connected
             own_valkey.start()
-            await store.publish(whole("e", 1, SERVER))
+            await store.configuration.publish(whole("e", 1, SERVER))
             await generation(replica, "e", 1)
     finally:
         await store.close()
@@ -192,11 +192,11 @@ async def test_a_store_that_comes_later_is_found(own_valkey: object) -> None:
 async def test_a_log_trimmed_under_a_reader_leads_to_a_load(
     store: Store, raw: Redis, replica: Replica
 ) -> None:
-    await store.publish(whole("e", 1, SERVER))
+    await store.configuration.publish(whole("e", 1, SERVER))
     async with following(replica):
         await generation(replica, "e", 1)
         await _put_past_the_log(raw, 2, POD)
-        await store.publish(step("e", 3, Put(OTHER)))
+        await store.configuration.publish(step("e", 3, Put(OTHER)))
         await generation(replica, "e", 3)
 
     assert replica.snapshot == compile_snapshot("e", 3, [SERVER, POD, OTHER])
@@ -204,7 +204,7 @@ async def test_a_log_trimmed_under_a_reader_leads_to_a_load(
 
 
 async def test_what_the_log_never_told_is_found(store: Store, raw: Redis, replica: Replica) -> None:
-    await store.publish(whole("e", 1, SERVER))
+    await store.configuration.publish(whole("e", 1, SERVER))
     async with following(replica):
         await generation(replica, "e", 1)
         await _put_past_the_log(raw, 2, POD)
@@ -219,11 +219,11 @@ async def _put_past_the_log(raw: Redis, number: int, record: Record) -> None:
 
 
 async def test_an_unreadable_entry_does_not_stop_it(store: Store, raw: Redis, replica: Replica) -> None:
-    await store.publish(whole("e", 1, SERVER))
+    await store.configuration.publish(whole("e", 1, SERVER))
     async with following(replica):
         await generation(replica, "e", 1)
         await raw.xadd(keys.log("g"), {"p": b"\xc1 nonsense"})
-        await store.publish(step("e", 2, Put(POD)))
+        await store.configuration.publish(step("e", 2, Put(POD)))
         await generation(replica, "e", 2)
 
     assert replica.snapshot == compile_snapshot("e", 2, [SERVER, POD])
@@ -233,19 +233,19 @@ async def test_an_unreadable_entry_does_not_stop_it(store: Store, raw: Redis, re
 async def test_a_configuration_that_can_not_be_used_leaves_the_last_one_in_force(
     store: Store, raw: Redis, replica: Replica, bad: bytes | str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await store.publish(whole("e", 1, SERVER, POD))
+    await store.configuration.publish(whole("e", 1, SERVER, POD))
     async with following(replica):
         await generation(replica, "e", 1)
         serving = replica.snapshot
         if bad == "regex":
-            await store.publish(step("e", 2, Put(NOT_RE2)))
+            await store.configuration.publish(step("e", 2, Put(NOT_RE2)))
         else:
             await raw.hset(keys.config("g"), "route/default/r", bad)
             await raw.hincrby(keys.config("g"), "generation", 1)
         await until(lambda: "still serving generation 1" in caplog.text)
         assert replica.snapshot is serving
 
-        await store.publish(step("e", 3, Put(ROUTE)))
+        await store.configuration.publish(step("e", 3, Put(ROUTE)))
         await generation(replica, "e", 3)
         assert replica.snapshot == compile_snapshot("e", 3, [ROUTE, SERVER, POD])
     assert caplog.text.count("still serving") == 1
@@ -255,14 +255,14 @@ async def test_two_replicas_come_to_the_same(open_store: Callable[[], Store]) ->
     writer = open_store()
     replicas = [Replica(open_store(), time.monotonic) for _ in range(2)]
     async with following(*replicas):
-        await writer.publish(whole("e", 1, ROUTE, SERVER))
+        await writer.configuration.publish(whole("e", 1, ROUTE, SERVER))
         for number in range(2, 60):
             pod = a_pod(f"p{number % 7}", "s", ip=f"10.0.0.{number}")
-            await writer.publish(step("e", number, Put(pod) if number % 3 else Delete(pod.key)))
+            await writer.configuration.publish(step("e", number, Put(pod) if number % 3 else Delete(pod.key)))
         for replica in replicas:
             await generation(replica, "e", 59)
 
-    stored = await writer.load()
+    stored = await writer.configuration.load()
     assert stored is not None
     expected = compile_snapshot("e", 59, stored.records.values())
     assert [replica.snapshot for replica in replicas] == [expected, expected]
@@ -298,6 +298,7 @@ class Fates:
         self._fates = fates
         self._time = 0.0
         self.quiet = 0
+        self.configuration = self
 
     def clock(self) -> float:
         self._time += 0.3

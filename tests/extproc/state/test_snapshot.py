@@ -1,6 +1,17 @@
+import msgspec
 import pytest
 
-from extproc.state.records import ModelRoute, ModelServer, Pod, Rule, StringMatch, Target
+from extproc.state.records import (
+    ModelRoute,
+    ModelServer,
+    Plugin,
+    Pod,
+    Profile,
+    Rule,
+    Scheduler,
+    StringMatch,
+    Target,
+)
 from extproc.state.snapshot import (
     EMPTY,
     Condition,
@@ -160,10 +171,10 @@ def test_endpoints_are_listed_per_server_in_order_of_pod_name() -> None:
 
     assert snapshot.endpoints == {
         "server/default/s": (
-            Endpoint("pod/default/a", "10.0.0.1:8000"),
-            Endpoint("pod/default/b", "10.0.0.2:8000"),
+            Endpoint.of("pod/default/a", "10.0.0.1:8000"),
+            Endpoint.of("pod/default/b", "10.0.0.2:8000"),
         ),
-        "server/default/t": (Endpoint("pod/default/a", "10.0.0.1:9"),),
+        "server/default/t": (Endpoint.of("pod/default/a", "10.0.0.1:9"),),
         "server/default/idle": (),
     }
 
@@ -182,3 +193,23 @@ def test_a_snapshot_knows_its_generation() -> None:
     snapshot = compile_snapshot("e", 7, [])
 
     assert (snapshot.epoch, snapshot.generation) == ("e", 7)
+
+
+def test_each_data_parallel_rank_is_an_endpoint_of_its_own():
+    snapshot = a_snapshot(
+        msgspec.structs.replace(a_server("s"), ranks=2), a_server("t"), a_pod("a", "s", "t", ip="10.0.0.1")
+    )
+
+    assert [(e.key, e.address, e.rank) for e in snapshot.endpoints["server/default/s"]] == [
+        ("pod/default/a#0", "10.0.0.1:8000", 0),
+        ("pod/default/a#1", "10.0.0.1:8000", 1),
+    ]
+    assert [(e.key, e.rank) for e in snapshot.endpoints["server/default/t"]] == [("pod/default/a", None)]
+
+
+def test_the_common_profile_is_the_schedulers():
+    profile = Profile(scorers=(Plugin("random"),))
+
+    assert a_snapshot(a_server("s")).profile == Profile()
+    assert a_snapshot(a_server("s"), Scheduler(profile)).profile == profile
+    assert a_snapshot(a_server("s")).servers == {"server/default/s": a_server("s")}

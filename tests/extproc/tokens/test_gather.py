@@ -87,7 +87,9 @@ async def test_then_those_of_an_engine(opened, write, completion, unpacked):
 async def test_no_engine_is_shown_an_image(opened, chat):
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     async with running(EngineSettings(name="pod-a", model="tiny")) as engine, opened(None) as tokens:
-        missed = await tokens.ids(chat([{"type": "text", "text": "a"}, picture], engines=(engine.url,)), LONG_S)
+        missed = await tokens.ids(
+            chat([{"type": "text", "text": "a"}, picture], engines=(engine.url,)), LONG_S
+        )
 
         assert isinstance(missed, Miss)
         assert missed.reason == "the prompt has images or other media"

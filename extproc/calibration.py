@@ -1,0 +1,178 @@
+"""What answers teach about the engines: how far to believe in a cache, how much it holds, its speed.
+
+Every answer tells how many tokens of its prompt the engine had cached. Held against what was predicted when
+the request was placed, that corrects:
+
+* **belief** in what is known of a life's cache: a moving average of actual / predicted. It scales what later
+  predictions promise, so an engine whose cache is not what it seems stops attracting requests at once;
+* **emptiness**: several predictions in a row that fail wholly mean a restart, or a reset of the cache, that
+  nobody announced: what was learnt of it is forgotten;
+* **capacity**: predictions that fail singly mean that the engine evicts sooner than assumed: the assumed
+  capacity shrinks by a fifth, and creeps back while predictions hold (additive increase, multiplicative
+  decrease, as TCP does).
+
+The same answers tell how many bytes of JSON make a token, and how many prompt tokens a second an engine
+computes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from extproc.accesslog import End, Outcome
+
+BYTES_PER_TOKEN = 4.0
+"""Of a prompt's JSON, before answers tell."""
+PREFILL_TOKENS_PER_S = 10_000.0
+"""Of an engine, before answers tell."""
+_LEAST_PREDICTED = 128
+"""Tokens; smaller predictions are within the rounding of blocks."""
+_EMPTY_AFTER = 3
+"""Predictions in a row of which less than a tenth came true."""
+_WEIGHT = 0.3
+"""Of the newest sample in a moving average."""
+_SHRINK, _GROW = 0.8, 1.01
+_SMALLEST_SHARE = 1 / 64
+_TELL_CHANGE = 0.1
+"""Share by which an assumed capacity must have moved to be told to the other workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What was assumed of the chosen engine when a request was placed."""
+
+    endpoint: str
+    """Endpoint key."""
+    life: int
+    source: Literal["approximate", "exact"]
+    predicted: int
+    """Prompt tokens expected in the cache, belief not applied."""
+    prompt_bytes: int
+    """Of JSON."""
+    ahead: int
+    """Prompt tokens the engine had to compute before this request's."""
+    stream: bool
+    epoch: int
+    """`Calibration.epoch` of the life then."""
+    chain: list[int]
+    """Prefix chain of the prompt."""
+    depth: int
+    """Blocks of the chain that the life had already."""
+
+
+class Forget(NamedTuple):
+    """The life's cache is not what it was: what was learnt of it is to be cleared."""
+
+    life: int
+
+
+class Resize(NamedTuple):
+    """The life's cache holds another share of what its engine claims."""
+
+    life: int
+    share: float
+    """0 to 1."""
+
+
+class Unlearn(NamedTuple):
+    """The request failed, so the engine has not cached more of its prompt than before."""
+
+    life: int
+    depth: int
+    """Blocks of the claim's chain that the life had before."""
+
+
+Correction = Forget | Resize | Unlearn
+
+
+@dataclass(slots=True)
+class _Belief:
+    trust: float = 1.0
+    failures: int = 0
+    epoch: int = 0
+    share: float = 1.0
+    told: float = 1.0
+
+
+@dataclass(slots=True)
+class Calibration:
+    """What the answers of this worker's requests have taught."""
+
+    _lives: dict[int, _Belief] = field(default_factory=dict)
+    _pace: dict[str, float] = field(default_factory=dict)
+    _bytes_per_token: dict[str, float] = field(default_factory=dict)
+
+    def trust(self, life: int) -> float:
+        """How much of a prediction about this life came true lately, 0 to 1; 1 before the first."""
+        belief = self._lives.get(life)
+        return 1.0 if belief is None else belief.trust
+
+    def epoch(self, life: int) -> int:
+        """Grows each time what was learnt of a life is forgotten: a prediction from before proves nothing."""
+        belief = self._lives.get(life)
+        return 0 if belief is None else belief.epoch
+
+    def bytes_per_token(self, server: str) -> float:
+        """Bytes of a prompt's JSON per token, of a ModelServer's requests."""
+        return self._bytes_per_token.get(server, BYTES_PER_TOKEN)
+
+    def prefill_s(self, endpoint: str, tokens: int) -> float:
+        """Seconds that an engine takes to compute so many prompt tokens."""
+        return tokens / self._pace.get(endpoint, PREFILL_TOKENS_PER_S)
+
+    def retire(self, life: int) -> None:
+        """Forget a life that is over."""
+        self._lives.pop(life, None)
+
+    def learn(self, claim: Claim, outcome: Outcome) -> list[Correction]:
+        """Take in how a request ended; what follows for the shared state."""
+        entry = outcome.entry
+        if outcome.end is End.ENGINE_ERROR or outcome.moved:
+            return [Unlearn(claim.life, claim.depth)]
+        if outcome.end is not End.COMPLETE or not entry.prompt_tokens:
+            return []
+        self._measure_text(claim, outcome.reservation.server, entry.prompt_tokens)
+        cached = entry.cached_tokens or 0
+        if claim.stream and entry.first_byte_s:
+            self._measure_pace(claim, entry.prompt_tokens - cached, entry.first_byte_s)
+        if entry.cached_tokens is None or claim.predicted < _LEAST_PREDICTED:
+            return []
+        return self._judge(claim, entry.cached_tokens)
+
+    def _judge(self, claim: Claim, cached: int) -> list[Correction]:
+        belief = self._lives.setdefault(claim.life, _Belief())
+        if claim.epoch != belief.epoch:
+            return []
+        came_true = min(1.0, cached / claim.predicted)
+        belief.trust += _WEIGHT * (came_true - belief.trust)
+        belief.failures = belief.failures + 1 if came_true < 0.1 else 0
+        if claim.source != "approximate":
+            return []
+        if belief.failures >= _EMPTY_AFTER:
+            belief.failures = 0
+            belief.epoch += 1
+            # What is learnt from now on is true of the emptied cache.
+            belief.trust = 1.0
+            return [Forget(claim.life)]
+        return self._resized(claim.life, belief, came_true)
+
+    def _resized(self, life: int, belief: _Belief, came_true: float) -> list[Correction]:
+        factor = _SHRINK if came_true < 0.5 else _GROW
+        belief.share = min(1.0, max(_SMALLEST_SHARE, belief.share * factor))
+        if abs(belief.share - belief.told) < _TELL_CHANGE * belief.told:
+            return []
+        belief.told = belief.share
+        return [Resize(life, belief.share)]
+
+    def _measure_text(self, claim: Claim, server: str, tokens: int) -> None:
+        sample = claim.prompt_bytes / tokens
+        # Images and documents by reference say nothing about text.
+        if 1 <= sample <= 16:
+            before = self.bytes_per_token(server)
+            self._bytes_per_token[server] = before + 0.05 * (sample - before)
+
+    def _measure_pace(self, claim: Claim, computed: int, first_byte_s: float) -> None:
+        # A short prompt's first byte tells of everything but its computation.
+        if computed >= 256 and first_byte_s > 0:
+            sample = min(1e6, max(100.0, (claim.ahead + computed) / first_byte_s))
+            before = self._pace.get(claim.endpoint, PREFILL_TOKENS_PER_S)
+            self._pace[claim.endpoint] = before + _WEIGHT * (sample - before)

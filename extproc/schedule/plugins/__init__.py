@@ -1,0 +1,1 @@
+"""One scheduling plugin per file; `extproc.schedule.catalogue` lists them by name."""

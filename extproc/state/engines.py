@@ -1,0 +1,105 @@
+"""How each engine is, as the collectors state it: the newest statement about each, and how old. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from extproc.state.live import Engine
+
+_FORGET_S = 600.0
+"""An engine of which nothing was stated for so long is forgotten."""
+
+
+class Column(NamedTuple):
+    """What is known of some engines at one moment, one value for each."""
+
+    engines: list[Engine | None]
+    """None where nothing is known, or only what is too old."""
+    observed: list[float | None]
+    """When that was observed, in seconds of the clock of `now`."""
+    now: float
+
+
+class _Known(NamedTuple):
+    heard: float
+    """When a statement about it last came."""
+    observed: float
+    """When what is in force was observed."""
+    engine: Engine
+
+
+class Engines:
+    """The statement in force about each engine, by endpoint key."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives monotonic seconds."""
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._begun: Callable[[str, int | None, int], object] = _unwatched
+
+    def watch(self, begun: Callable[[str, int | None, int], object]) -> None:
+        """Call `begun` (endpoint key, former life, life) whenever an engine begins another life.
+
+        The former life is None for an engine first heard of. `begun` must be cheap and never fail; the
+        statement of the new life is in force when it is called.
+        """
+        self._begun = begun
+
+    def observe(self, statement: Engine) -> None:
+        """Put a statement in force, unless a newer observation of the same engine is.
+
+        A collector that has not reached an engine since it took it over can not tell its life: all it adds to
+        what another one saw at the same address is why the engine fails.
+        """
+        now = self._clock()
+        observed = now - statement.age_s
+        former = self._known.get(statement.endpoint)
+        if former is not None and _ignorant(statement, former.engine):
+            observed = former.observed
+            statement = msgspec.structs.replace(former.engine, failing=statement.failing)
+        elif former is not None and observed < former.observed:
+            observed, statement = former.observed, former.engine
+        self._known[statement.endpoint] = _Known(now, observed, statement)
+        if former is None or former.engine.life != statement.life:
+            self._begun(statement.endpoint, None if former is None else former.engine.life, statement.life)
+
+    def get(self, endpoint: str) -> Engine | None:
+        """The statement in force about an engine, however old."""
+        known = self._known.get(endpoint)
+        return None if known is None else known.engine
+
+    def seen(self) -> list[tuple[Engine, float]]:
+        """Every statement in force, and the seconds since what it tells was observed."""
+        now = self._clock()
+        return [(known.engine, now - known.observed) for known in self._known.values()]
+
+    def column(self, endpoints: Sequence[str], max_age_s: float) -> Column:
+        """The statements in force about these engines, as far as they were observed at most so long ago."""
+        now = self._clock()
+        since = now - max_age_s
+        engines: list[Engine | None] = []
+        observed: list[float | None] = []
+        for known in map(self._known.get, endpoints):
+            if known is None or known.observed < since:
+                engines.append(None)
+                observed.append(None)
+            else:
+                engines.append(known.engine)
+                observed.append(known.observed)
+        return Column(engines, observed, now)
+
+    def forget(self) -> None:
+        """Drop engines of which nothing was stated for ten minutes; to be called now and then."""
+        until = self._clock() - _FORGET_S
+        self._known = {name: known for name, known in self._known.items() if known.heard >= until}
+
+
+def _ignorant(statement: Engine, former: Engine) -> bool:
+    """Whether `statement` tells less than is known: not even when the engine at this address started."""
+    same = statement.address == former.address and statement.failing is not None
+    return same and statement.started is None and former.started is not None
+
+
+def _unwatched(_endpoint: str, _former: int | None, _life: int) -> None:
+    """Nobody is told of new lives."""
