@@ -137,20 +137,23 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
             state.fleet.ended(outcome)
 
         sink = AccessLogSink(state.reservations, ended, metrics.expired, instance, time.monotonic)
-        admin = Admin(_views(state, decider, journal, metrics, stop))
+        serving = asyncio.Event()
+        admin = Admin(_views(state, decider, journal, metrics, serving))
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(loop) for loop in state.loops()]
             loops.append(tasks.create_task(state.follow_engines()))
             loops += [tasks.create_task(_sweep(sink)), tasks.create_task(_admin(admin, settings.admin))]
             loops.append(tasks.create_task(_prepare(tokens, decider, state.replica)))
-            await _answer(extproc, sink, settings, state, stop)
+            await _answer(extproc, sink, settings, state, serving, stop)
             for task in loops:
                 task.cancel()
 
 
-def _views(state: _State, decider: Decider, journal: Journal, metrics: Metrics, stop: asyncio.Event) -> Views:
+def _views(
+    state: _State, decider: Decider, journal: Journal, metrics: Metrics, serving: asyncio.Event
+) -> Views:
     return Views(
-        ready=lambda: state.replica.ready and not stop.is_set(),
+        ready=serving.is_set,
         exposition=metrics.exposition,
         explain=journal.explain,
         preview=decider.preview,
@@ -168,6 +171,7 @@ async def _answer(
     sink: AccessLogSink,
     settings: Settings,
     state: _State,
+    serving: asyncio.Event,
     stop: asyncio.Event,
 ) -> None:
     """Listen from the first complete configuration on: a worker that knows nothing must not be asked."""
@@ -176,7 +180,9 @@ async def _answer(
     server = grpc_server(extproc, sink, settings.socket)
     await server.start()
     log.info("serving on %s from generation %d", settings.socket, state.replica.snapshot.generation)
+    serving.set()
     await stop.wait()
+    serving.clear()
     sink.close()
     await server.stop(settings.drain_s)
 

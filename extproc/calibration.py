@@ -36,6 +36,10 @@ _TELL_CHANGE = 0.1
 """Share by which an assumed capacity must have moved to be told to the other workers."""
 
 
+Source = Literal["approximate", "exact"]
+"""What a prediction rests on: our own placements, or the engine's KV events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What was assumed of the chosen engine when a request was placed."""
@@ -43,7 +47,7 @@ class Claim:
     endpoint: str
     """Endpoint key."""
     life: int
-    source: Literal["approximate", "exact"]
+    source: Source
     predicted: int
     """Prompt tokens expected in the cache, belief not applied."""
     prompt_bytes: int
@@ -97,18 +101,18 @@ class _Belief:
 class Calibration:
     """What the answers of this worker's requests have taught."""
 
-    _lives: dict[int, _Belief] = field(default_factory=dict)
+    _lives: dict[tuple[int, Source], _Belief] = field(default_factory=dict)
     _pace: dict[str, float] = field(default_factory=dict)
     _bytes_per_token: dict[str, float] = field(default_factory=dict)
 
-    def trust(self, life: int) -> float:
-        """How much of a prediction about this life came true lately, 0 to 1; 1 before the first."""
-        belief = self._lives.get(life)
+    def trust(self, life: int, source: Source) -> float:
+        """How much of such predictions about this life came true lately, 0 to 1; 1 before the first."""
+        belief = self._lives.get((life, source))
         return 1.0 if belief is None else belief.trust
 
     def epoch(self, life: int) -> int:
         """Grows each time what was learnt of a life is forgotten: a prediction from before proves nothing."""
-        belief = self._lives.get(life)
+        belief = self._lives.get((life, "approximate"))
         return 0 if belief is None else belief.epoch
 
     def bytes_per_token(self, server: str) -> float:
@@ -121,7 +125,8 @@ class Calibration:
 
     def retire(self, life: int) -> None:
         """Forget a life that is over."""
-        self._lives.pop(life, None)
+        self._lives.pop((life, "approximate"), None)
+        self._lives.pop((life, "exact"), None)
 
     def learn(self, claim: Claim, outcome: Outcome) -> list[Correction]:
         """Take in how a request ended; what follows for the shared state."""
@@ -139,8 +144,8 @@ class Calibration:
         return self._judge(claim, entry.cached_tokens)
 
     def _judge(self, claim: Claim, cached: int) -> list[Correction]:
-        belief = self._lives.setdefault(claim.life, _Belief())
-        if claim.epoch != belief.epoch:
+        belief = self._lives.setdefault((claim.life, claim.source), _Belief())
+        if claim.source == "approximate" and claim.epoch != belief.epoch:
             return []
         came_true = min(1.0, cached / claim.predicted)
         belief.trust += _WEIGHT * (came_true - belief.trust)

@@ -222,10 +222,18 @@ class Decider:
         return self._fleet.lookup(planned.server, planned.request, planned.adapter, known)
 
     def _place(self, planned: Plan, lookup: Lookup, ids: Found | Miss | None) -> Placement | Nobody:
-        notes = (f"matched approximately, because {ids.reason}",) if isinstance(ids, Miss) else ()
+        notes = _notes(planned, lookup, ids)
         prompt = Prompt(lookup.tokens, planned.adapter, lookup.kind)
         pool = self._fleet.pool(planned.endpoints, prompt, lookup, notes)
         return self._schedulers[planned.server.key].place(pool, self._rng, self._turn())
+
+
+def _notes(planned: Plan, lookup: Lookup, ids: Found | Miss | None) -> tuple[str, ...]:
+    if isinstance(ids, Miss):
+        return (f"matched approximately, because {ids.reason}",)
+    if ids is not None and not lookup.is_exact(planned.endpoints):
+        return ("matched approximately, because no engine's KV events are followed",)
+    return ()
 
 
 def _scheduler(server: ModelServer, snapshot: Snapshot) -> Scheduler:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from extproc.accesslog import End, Entry, Outcome
+from extproc.calibration import Claim
 from extproc.rejection import Rejection
 from extproc.request import Head
 from extproc.route import RouteMatch
@@ -32,6 +33,8 @@ class _Ended:
     entry: Entry
     end: End
     moved: bool
+    predicted: int | None
+    """Tokens that the chosen endpoint should have had cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,9 @@ class Journal:
         if entry is None or not isinstance(entry.decision, Routed):
             return
         if entry.decision.reservation == outcome.reservation.id:
-            entry.ended = _Ended(outcome.entry, outcome.end, outcome.moved)
+            claim = outcome.reservation.claim
+            predicted = claim.predicted if isinstance(claim, Claim) and not outcome.moved else None
+            entry.ended = _Ended(outcome.entry, outcome.end, outcome.moved, predicted)
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """The decision on a request as a JSON object; None when it is not (or no longer) known here."""
@@ -145,8 +150,8 @@ class Journal:
         if entry is None:
             return None
         told = self._told(entry.path, entry.decision, entry.generation)
-        if entry.ended is not None and isinstance(entry.decision, Routed):
-            told["outcome"] = _outcome(entry.ended, entry.decision.placement)
+        if entry.ended is not None:
+            told["outcome"] = _outcome(entry.ended)
         return {"request_id": request_id, "decided_at": entry.decided_at, **told}
 
     def preview(
@@ -184,11 +189,9 @@ def _matched(match: RouteMatch, server: ModelServer) -> dict[str, Any]:
     }
 
 
-def _outcome(ended: _Ended, placement: Placement) -> dict[str, Any]:
-    """How it ended; with what was predicted for the endpoint that served, where that is remembered."""
+def _outcome(ended: _Ended) -> dict[str, Any]:
+    """How it ended, beside what was predicted for the endpoint that was chosen, if that one served."""
     entry = ended.entry
-    candidates = placement.candidates
-    served = next((c for c in candidates if c.endpoint.address == entry.served), None)
     told = entry.prompt_tokens > 0
     return {
         "end": ended.end.value,
@@ -200,5 +203,5 @@ def _outcome(ended: _Ended, placement: Placement) -> dict[str, Any]:
         "prompt_tokens": entry.prompt_tokens if told else None,
         "completion_tokens": entry.completion_tokens if told else None,
         "cached_tokens": entry.cached_tokens if told else None,
-        "predicted_cached_tokens": None if served is None else served.cached,
+        "predicted_cached_tokens": ended.predicted,
     }

@@ -149,7 +149,7 @@ class Fleet:
     ) -> Claim:
         life = self._lives[endpoint.key]
         depth = found.depth(life)
-        exact = placement.exact and found.is_exact(endpoint)
+        exact = placement.exact and found.is_exact([endpoint])
         return Claim(
             endpoint=endpoint.key,
             life=life,

@@ -69,6 +69,10 @@ class Follow:
         """Lives whose snapshots were loaded, or that had none."""
         self._recover_at = float("inf")
         """When to recover every life, because something was missed."""
+        self._again: dict[int, float] = {}
+        """Lives without a snapshot, and when to look for it again."""
+        self._bare: frozenset[int] = frozenset()
+        """Lives for which it was looked again, or will be."""
         self._echo_until_ms = 0
         """Up to this moment (Redis clock) our own changes are applied again."""
         self._ahead_s = 0.0
@@ -132,7 +136,11 @@ class Follow:
     async def _round(self) -> None:
         positions = self._positions
         if positions is None or self._clock() - self._looked >= _LOOK_S:
+            first = positions is None
             positions = await self._look(positions)
+            if first:
+                # What the collectors say of the engines names the lives that are to be recovered.
+                positions = await self._overhear(positions)
         self._positions = positions = await self._recover(positions)
         read = await self._store.streams.read(positions, 0 if self._busy else _BLOCK_MS)
         self._reached()
@@ -170,27 +178,38 @@ class Follow:
 
     async def _recover(self, positions: Positions) -> Positions:
         """Bring in what the store tells of lives that are new here, or of all lives after a gap."""
-        everything = not self._complete.is_set() or self._clock() >= self._recover_at
+        now = self._clock()
+        everything = not self._complete.is_set() or now >= self._recover_at
         lives = frozenset(self._holdings.lives)
-        self._recovered &= lives
-        if not everything and lives == self._recovered:
+        due = {life for life, at in self._again.items() if now >= at}
+        self._again = {life: at for life, at in self._again.items() if life in lives - due}
+        self._recovered = frozenset() if everything else (self._recovered & lives) - due
+        if lives == self._recovered and not everything:
             return positions
-        before = frozenset() if everything else self._recovered
-        async for number in recover(self._store, self._holdings, lives - before, positions.cache):
+        bare: set[int] = set()
+        missing = lives - self._recovered
+        async for number in recover(self._store, self._holdings, missing, positions.cache, bare):
             if number % _TOGETHER == 0:
                 await self._drain()
                 positions = await self._overhear(positions)
         await self._drain()
         self._recovered = lives
+        self._look_again(bare, lives)
+        self._echo_until_ms = int((self._clock() + self._ahead_s) * 1000) + _ECHO_MS
         if everything:
             self._everything_recovered(len(lives))
         return positions
+
+    def _look_again(self, bare: set[int], lives: frozenset[int]) -> None:
+        """Once more, when their collectors have surely written them: after a loss there are none at first."""
+        at = self._clock() + self._settle_s
+        self._again |= dict.fromkeys(bare - self._bare, at)
+        self._bare = (self._bare | bare) & lives
 
     def _everything_recovered(self, lives: int) -> None:
         log.info("recovered what is known of the caches of %d engines", lives)
         self.reloads += 1
         self._recover_at = float("inf")
-        self._echo_until_ms = int((self._clock() + self._ahead_s) * 1000) + _ECHO_MS
         self._complete.set()
 
     async def _overhear(self, positions: Positions) -> Positions:

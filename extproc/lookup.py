@@ -11,6 +11,9 @@ from extproc.state.engines import Engines
 from extproc.state.live import Engine
 from extproc.state.snapshot import Endpoint
 
+FOLLOWED_S = 5.0
+"""An engine of which no collector has spoken for so long is not followed any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -53,7 +56,7 @@ class Lookup:
         depths = self.known.holdings.prefix_depths(self.chain, lives)
         trust = self.known.calibration.trust
         return [
-            int(self.promised(depth) * trust(life)) if depth else 0
+            int(self.promised(depth) * trust(life, "approximate")) if depth else 0
             for depth, life in zip(depths, lives, strict=True)
         ]
 
@@ -67,10 +70,11 @@ class Lookup:
             return None
         found = self.approximate(endpoints)
         lives = self._lives(endpoints)
+        trust = self.known.calibration.trust
         for size, positions in sizes.items():
             depths = self._kv_depths(size, [lives[at] for at in positions])
             for at, depth in zip(positions, depths, strict=True):
-                found[at] = int(self._held(depth, size) * self.known.calibration.trust(lives[at]))
+                found[at] = int(self._held(depth, size) * trust(lives[at], "exact"))
         return found
 
     def depth(self, life: int) -> int:
@@ -81,9 +85,9 @@ class Lookup:
         """Tokens that so many blocks of the prefix chain stand for."""
         return chains.bytes_of(depth) * self.tokens // self.prompt_bytes
 
-    def is_exact(self, endpoint: Endpoint) -> bool:
-        """Whether the endpoint's KV events and the prompt's token ids are known."""
-        return bool(self._block_sizes([endpoint]))
+    def is_exact(self, endpoints: Sequence[Endpoint]) -> bool:
+        """Whether the prompt's token ids are known, and the KV events of any of the endpoints followed."""
+        return bool(self._block_sizes(endpoints))
 
     def held(self, endpoint: Endpoint) -> int:
         """Tokens that an endpoint has cached by its KV events, which must be followed; trust left out."""
@@ -110,7 +114,7 @@ class Lookup:
         sizes: dict[int, list[int]] = {}
         if self.ids is not None:
             for at, endpoint in enumerate(endpoints):
-                size = _exact_block_size(self.known.engines.get(endpoint.key))
+                size = _exact_block_size(self.known.engines.heard(endpoint.key, FOLLOWED_S))
                 if size is not None:
                     sizes.setdefault(size, []).append(at)
         return sizes

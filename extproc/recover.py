@@ -22,12 +22,14 @@ _PAGE = 64
 """Entries per read of the cache stream: a reply is parsed at a stretch."""
 
 
-async def recover(store: Store, holdings: Holdings, lives: Collection[int], until: str) -> AsyncIterator[int]:
+async def recover(
+    store: Store, holdings: Holdings, lives: Collection[int], until: str, bare: set[int]
+) -> AsyncIterator[int]:
     """Restore `lives`, then replay the cache stream up to the position `until`.
 
     Yields a count after each small piece of work, so that the caller can do what must not wait. A life
-    without a snapshot keeps what it holds, and everything that the stream retains is replayed for it. Raises
-    `StoreError`; begin again then.
+    without a snapshot keeps what it holds, and everything that the stream retains is replayed for it; `bare`
+    takes those lives. Raises `StoreError`; begin again then.
     """
     since: dict[int, str] = {}
     done = 0
@@ -35,6 +37,8 @@ async def recover(store: Store, holdings: Holdings, lives: Collection[int], unti
         subjects = [Subject(namespace, life) for namespace in Namespace]
         stored = await store.snapshots.read(subjects)
         since[life] = _restore(holdings, life, [stored.get(subject) for subject in subjects])
+        if Subject(Namespace.PREFIX, life) not in stored:
+            bare.add(life)
         done += 1
         yield done
     async for entry, only in _replay(store, since, until):

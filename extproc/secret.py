@@ -11,12 +11,14 @@ from extproc.state.store import Store, StoreError, backoff_s
 
 log = logging.getLogger("kvoy.state")
 
-_RENEW_S = 10.0
+_RENEW_S = 1.0
 """How often an emptied store is given the secret back."""
+_LOOK_S = 0.05
+"""How often a store without one is asked again."""
 
 
 class Secret:
-    """The secret once the store has told it; it never changes in the life of a process."""
+    """The secret, once the store has told it; the first configuration makes it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,13 +47,15 @@ class Secret:
             except StoreError as error:
                 log.debug("the secret is neither learnt nor renewed: %s", error)
                 failures += 1
-            await asyncio.sleep(backoff_s(failures) or _RENEW_S)
+            await asyncio.sleep(backoff_s(failures) or (_RENEW_S if self._value else _LOOK_S))
 
     async def _renew(self) -> None:
-        stored = await self._store.secret(self._value)
-        if self._value is None:
-            self._value = stored
-            self._known.set()
-        elif stored != self._value:
-            # Hashes made before would match nothing: better to disagree with the store than with ourselves.
-            log.error("the store holds another secret than this process began with; restart it")
+        before = self._value
+        stored = await (self._store.secret.read() if before is None else self._store.secret.keep(before))
+        if stored is None:
+            return
+        self._value = stored
+        self._known.set()
+        if before not in (None, stored):
+            # Better to learn anew what is cached where than to disagree with everybody else for ever.
+            log.warning("the store has another secret than before: what is cached where is learnt anew")

@@ -69,6 +69,13 @@ class Engines:
         known = self._known.get(endpoint)
         return None if known is None else known.engine
 
+    def heard(self, endpoint: str, within_s: float) -> Engine | None:
+        """The statement in force, if one about this engine came in the last seconds."""
+        known = self._known.get(endpoint)
+        if known is None or self._clock() - known.heard > within_s:
+            return None
+        return known.engine
+
     def seen(self) -> list[tuple[Engine, float]]:
         """Every statement in force, and the seconds since what it tells was observed."""
         now = self._clock()

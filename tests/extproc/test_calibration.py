@@ -69,7 +69,7 @@ def answers(calibration: Calibration, times: int, predicted: int, cached: int | 
 def test_before_the_first_answer_predictions_are_believed():
     calibration = Calibration()
 
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
     assert calibration.bytes_per_token("server/default/s") == BYTES_PER_TOKEN
     assert calibration.prefill_s("pod/default/a", 500) == 500 / PREFILL_TOKENS_PER_S
 
@@ -78,21 +78,21 @@ def test_predictions_that_come_true_change_nothing():
     calibration = Calibration()
 
     assert answers(calibration, 50, 800, 800) == []
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_more_cached_than_predicted_is_no_failure():
     calibration = Calibration()
 
     assert answers(calibration, 10, 500, 900) == []
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_a_failed_prediction_lowers_the_belief_at_once():
     calibration = Calibration()
     answers(calibration, 1, 800, 0)
 
-    assert calibration.trust(LIFE) < 0.75
+    assert calibration.trust(LIFE, "approximate") < 0.75
 
 
 def test_belief_returns_as_predictions_come_true():
@@ -100,7 +100,7 @@ def test_belief_returns_as_predictions_come_true():
     answers(calibration, 2, 800, 0)
     answers(calibration, 20, 800, 800)
 
-    assert calibration.trust(LIFE) > 0.99
+    assert calibration.trust(LIFE, "approximate") > 0.99
 
 
 def test_three_predictions_that_fail_wholly_mean_an_empty_cache():
@@ -108,7 +108,7 @@ def test_three_predictions_that_fail_wholly_mean_an_empty_cache():
 
     assert not any(isinstance(correction, Forget) for correction in answers(calibration, 2, 800, 0))
     assert answers(calibration, 1, 800, 0) == [Forget(LIFE)]
-    assert calibration.trust(LIFE) == 1.0, "what is learnt from now on is true"
+    assert calibration.trust(LIFE, "approximate") == 1.0, "what is learnt from now on is true"
 
 
 def test_answers_to_requests_placed_before_the_cache_was_given_up_prove_nothing():
@@ -118,7 +118,7 @@ def test_answers_to_requests_placed_before_the_cache_was_given_up_prove_nothing(
 
     for claim in late:
         assert calibration.learn(claim, an_outcome(claim, cached_tokens=0)) == []
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_single_failures_shrink_the_capacity_and_success_lets_it_creep_back():
@@ -141,21 +141,22 @@ def test_an_exact_prediction_that_fails_lowers_belief_but_clears_nothing():
         claim = a_claim(800, source="exact")
         assert calibration.learn(claim, an_outcome(claim, cached_tokens=0)) == []
 
-    assert calibration.trust(LIFE) < 0.2
+    assert calibration.trust(LIFE, "exact") < 0.2
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_small_predictions_are_within_rounding():
     calibration = Calibration()
 
     assert answers(calibration, 5, 100, 0) == []
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_an_engine_that_does_not_tell_proves_nothing():
     calibration = Calibration()
 
     assert answers(calibration, 5, 800, None) == []
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0
 
 
 def test_a_request_that_failed_or_moved_has_filled_no_cache():
@@ -207,4 +208,4 @@ def test_a_life_that_is_over_is_forgotten():
     answers(calibration, 2, 800, 0)
     calibration.retire(LIFE)
 
-    assert calibration.trust(LIFE) == 1.0
+    assert calibration.trust(LIFE, "approximate") == 1.0

@@ -215,6 +215,9 @@ async def test_exact_matching_asks_for_token_ids_first() -> None:
     assert (question.kind, question.model, question.tokenizer) == ("chat", "vendor/s", "vendor/s")
     assert question.engines == ["http://10.0.0.1:8000"]
     assert placement.evidence.pool.prompt.tokens == 40
+    assert placement.explain()["notes"] == [
+        "matched approximately, because no engine's KV events are followed"
+    ]
     assert held == [{}], "nothing is reserved while token ids are awaited"
     assert world.in_flight == {"pod/default/a": 1}
 

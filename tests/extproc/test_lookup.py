@@ -19,7 +19,8 @@ class World:
     """Endpoints `a` and `b`; engines tell with `events` what they have cached of IDS."""
 
     def __init__(self) -> None:
-        self.fleet = a_fleet(lambda: 0.0)
+        self.now = 0.0
+        self.fleet = a_fleet(lambda: self.now)
         pods = [a_pod(name, "s", ip=f"10.0.0.{at}") for at, name in enumerate("ab", 1)]
         snapshot = a_snapshot(a_route("r", a_rule("s"), model="m"), SERVER, *pods)
         self.fleet.adopt(snapshot)
@@ -76,7 +77,7 @@ def test_blocks_that_engines_told_of_count_from_the_first_on(world: World) -> No
     world.store(world.b, 2)
 
     assert world.lookup().exact([world.a, world.b]) == [64, 32]
-    assert world.lookup().is_exact(world.a)
+    assert world.lookup().is_exact([world.a])
     assert world.lookup().held(world.a) == 64
 
 
@@ -111,10 +112,20 @@ def test_an_endpoint_without_events_keeps_what_placements_tell(world: World) -> 
     assert exact[1] == found.approximate([world.b])[0] > 50
 
 
+def test_an_engine_whose_collector_is_silent_is_not_followed_any_more(world: World) -> None:
+    world.observe(world.a)
+    world.store(world.a, 4)
+    world.now = 4.0
+    assert world.lookup().exact([world.a]) == [64]
+
+    world.now = 6.0
+    assert world.lookup().exact([world.a]) is None
+
+
 def test_a_request_without_a_prompt_has_nothing_cached(world: World) -> None:
     nothing = world.fleet.lookup(SERVER, None, None, None)
 
     assert nothing.tokens == 0
     assert nothing.approximate([world.a, world.b]) == [0, 0]
     assert nothing.exact([world.a, world.b]) is None
-    assert (nothing.depth(1), nothing.promised(0), nothing.is_exact(world.a)) == (0, 0, False)
+    assert (nothing.depth(1), nothing.promised(0), nothing.is_exact([world.a])) == (0, 0, False)

@@ -37,7 +37,7 @@ def drained(holdings: Holdings) -> Holdings:
 async def recovered(store: Store, holdings: Holdings, lives: Collection[int]) -> int:
     until = (await store.streams.ends()).positions.cache
     pieces = 0
-    async for number in recover(store, holdings, lives, until):
+    async for number in recover(store, holdings, lives, until, set()):
         pieces += 1
         assert number == pieces
     drained(holdings)
@@ -111,7 +111,7 @@ async def test_what_comes_after_the_given_position_is_left_to_others(store: Stor
     until = await store.streams.publish("p", 1, added(ONE, CHAIN[:3]))
     await store.streams.publish("p", 2, added(ONE, CHAIN))
     holdings = knowing(ONE)
-    async for _ in recover(store, holdings, [ONE], until):
+    async for _ in recover(store, holdings, [ONE], until, set()):
         pass
 
     assert prefix(drained(holdings))[0] == 3
@@ -163,7 +163,7 @@ async def test_a_store_that_goes_away_is_reported(own_valkey: object) -> None:
     own_valkey.kill()
     try:
         with pytest.raises(StoreUnavailable):
-            async for _ in recover(store, knowing(ONE), [ONE], "5-0"):
+            async for _ in recover(store, knowing(ONE), [ONE], "5-0", set()):
                 pass
     finally:
         await store.close()

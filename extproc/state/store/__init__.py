@@ -5,6 +5,7 @@
     configuration.py   `store.configuration`: publish, load, follow the records
     streams.py         `store.streams`: requests in flight, engines, changes of who has which blocks
     snapshots.py       `store.snapshots`: who has which blocks, whole
+    secret.py          `store.secret`: what seeds the hashes of prompts
     leases.py          `store.leases`: which process holds what, which processes there are
     scripts/*.lua      the atomic steps
 

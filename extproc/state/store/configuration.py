@@ -1,5 +1,6 @@
 """The configuration: `publish` writes, `load`, `head` and `tail` read."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from extproc.state import keys, records
 from extproc.state.records import Delete, Publication, Put, Record
 from extproc.state.store.connection import Connection
+from extproc.state.store.secret import SECRET_BYTES, StoredSecret
 
 _LOG_LENGTH = 2000
 """Publications kept for readers that fall behind (about); a reader further behind loads everything."""
@@ -41,6 +43,9 @@ class Configuration:
         self._log = keys.log(connection.group)
         self._load = connection.script("load")
         self._publish = connection.script("publish")
+        self._stored_secret = StoredSecret(connection)
+        self._secret = secrets.token_bytes(SECRET_BYTES)
+        """The group's once something was published: an emptied store gets it back."""
 
     async def load(self) -> Stored | None:
         """The whole configuration as of one instant; None when nothing complete is stored."""
@@ -69,8 +74,10 @@ class Configuration:
         empty store, or begins another epoch at a higher generation than the stored one: readers see
         generations grow as long as the store remembers, and of two publishers that begin at once one is
         refused. A plain one never fits an empty store, so an edit that follows a FLUSHALL can not pass for a
-        whole configuration.
+        whole configuration. A whole one also sees to it that the group has a secret, before anybody runs it.
         """
+        if publication.whole:
+            self._secret = await self._stored_secret.keep(self._secret)
         with self._connection.answering():
             applied = await self._publish(keys=[self._config, self._log], args=_publish_args(publication))
         return bool(applied)

@@ -1,13 +1,14 @@
 """Decisions of every kind, made by the real scheduler and told by the real journal."""
 
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 from extproc.accesslog import Entry, Outcome
+from extproc.calibration import Claim
 from extproc.explain import Journal, Refused, Routed
 from extproc.rejection import Rejection
 from extproc.request import Head
+from extproc.reservations import Reservation
 from extproc.route import RouteMatch
 from extproc.schedule.placement import Nobody, Placement
 from extproc.schedule.pool import Pool, Prompt
@@ -124,5 +125,16 @@ def an_outcome(reservation: int = 7, **entry: Any) -> Outcome:
         "cached_tokens": 1008,
         **entry,
     }
-    chosen = SimpleNamespace(id=reservation, address="10.0.0.2:8000")
+    claim = Claim("pod/default/b", 1, "approximate", 1024, 6000, 0, True, 0, [], 0)
+    chosen = Reservation(
+        reservation,
+        claim.endpoint,
+        "10.0.0.2:8000",
+        SERVER.key,
+        "route/default/r",
+        "request-1",
+        0.0,
+        0,
+        claim,
+    )
     return Outcome(chosen, Entry(**seen))
