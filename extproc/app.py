@@ -1,6 +1,7 @@
 """The composition root of one worker: everything is built here once and passed by argument."""
 
 import asyncio
+import gc
 import logging
 import secrets
 import socket
@@ -178,6 +179,9 @@ async def _answer(
     if not await _first(state.complete(), unless=stop):
         return
     server = grpc_server(extproc, sink, settings.socket)
+    # What a worker begins with lives as long as it does: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()
     await server.start()
     log.info("serving on %s from generation %d", settings.socket, state.replica.snapshot.generation)
     serving.set()

@@ -15,6 +15,7 @@ The same answers tell how many bytes of JSON make a token, and how many prompt t
 computes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -30,6 +31,8 @@ _EMPTY_AFTER = 3
 """Predictions in a row of which less than a tenth came true."""
 _WEIGHT = 0.3
 """Of the newest sample in a moving average."""
+_TRUSTED = 0.99
+"""Trust that makes no difference."""
 _SHRINK, _GROW = 0.8, 1.01
 _SMALLEST_SHARE = 1 / 64
 _TELL_CHANGE = 0.1
@@ -102,6 +105,8 @@ class Calibration:
     """What the answers of this worker's requests have taught."""
 
     _lives: dict[tuple[int, Source], _Belief] = field(default_factory=dict)
+    _doubted: set[int] = field(default_factory=set)
+    """Lives of which some prediction did not come true lately."""
     _pace: dict[str, float] = field(default_factory=dict)
     _bytes_per_token: dict[str, float] = field(default_factory=dict)
 
@@ -109,6 +114,13 @@ class Calibration:
         """How much of such predictions about this life came true lately, 0 to 1; 1 before the first."""
         belief = self._lives.get((life, source))
         return 1.0 if belief is None else belief.trust
+
+    def doubts(self, lives: Sequence[int], source: Source) -> list[tuple[int, float]]:
+        """Positions of the lives that are not fully trusted, and how far they are."""
+        doubted = self._doubted
+        if doubted.isdisjoint(lives):
+            return []
+        return [(at, self.trust(life, source)) for at, life in enumerate(lives) if life in doubted]
 
     def epoch(self, life: int) -> int:
         """Grows each time what was learnt of a life is forgotten: a prediction from before proves nothing."""
@@ -127,6 +139,7 @@ class Calibration:
         """Forget a life that is over."""
         self._lives.pop((life, "approximate"), None)
         self._lives.pop((life, "exact"), None)
+        self._doubted.discard(life)
 
     def learn(self, claim: Claim, outcome: Outcome) -> list[Correction]:
         """Take in how a request ended; what follows for the shared state."""
@@ -149,6 +162,7 @@ class Calibration:
             return []
         came_true = min(1.0, cached / claim.predicted)
         belief.trust += _WEIGHT * (came_true - belief.trust)
+        self._note_doubt(claim.life)
         belief.failures = belief.failures + 1 if came_true < 0.1 else 0
         if claim.source != "approximate":
             return []
@@ -157,8 +171,15 @@ class Calibration:
             belief.epoch += 1
             # What is learnt from now on is true of the emptied cache.
             belief.trust = 1.0
+            self._note_doubt(claim.life)
             return [Forget(claim.life)]
         return self._resized(claim.life, belief, came_true)
+
+    def _note_doubt(self, life: int) -> None:
+        if min(self.trust(life, "approximate"), self.trust(life, "exact")) < _TRUSTED:
+            self._doubted.add(life)
+        else:
+            self._doubted.discard(life)
 
     def _resized(self, life: int, belief: _Belief, came_true: float) -> list[Correction]:
         factor = _SHRINK if came_true < 0.5 else _GROW

@@ -42,6 +42,8 @@ class Lookup:
     """Token ids, 4 bytes each, little endian; None where they are not known."""
     _kv_chains: dict[int, list[int]] = field(default_factory=dict)
     """Block size to the chain of the ids."""
+    _depths: tuple[list[int], list[int]] = ([], [])
+    """The lives that were looked up last, and the depth of each."""
 
     @property
     def kind(self) -> int:
@@ -54,11 +56,13 @@ class Lookup:
             return [0] * len(endpoints)
         lives = self._lives(endpoints)
         depths = self.known.holdings.prefix_depths(self.chain, lives)
-        trust = self.known.calibration.trust
-        return [
-            int(self.promised(depth) * trust(life, "approximate")) if depth else 0
-            for depth, life in zip(depths, lives, strict=True)
-        ]
+        self._depths = (lives, depths)
+        # Many endpoints have the same depth.
+        promised = {depth: self.promised(depth) for depth in set(depths)}
+        found = [promised[depth] for depth in depths]
+        for at, trust in self.known.calibration.doubts(lives, "approximate"):
+            found[at] = int(found[at] * trust)
+        return found
 
     def exact(self, endpoints: Sequence[Endpoint]) -> list[int] | None:
         """Tokens per endpoint, as the engines' KV events tell; None without token ids or such engines.
@@ -68,17 +72,22 @@ class Lookup:
         sizes = self._block_sizes(endpoints)
         if not sizes:
             return None
-        found = self.approximate(endpoints)
+        followed = sum(map(len, sizes.values()))
+        found = self.approximate(endpoints) if followed < len(endpoints) else [0] * followed
         lives = self._lives(endpoints)
-        trust = self.known.calibration.trust
         for size, positions in sizes.items():
             depths = self._kv_depths(size, [lives[at] for at in positions])
             for at, depth in zip(positions, depths, strict=True):
-                found[at] = int(self._held(depth, size) * trust(lives[at], "exact"))
+                found[at] = self._held(depth, size)
+        for at, trust in self.known.calibration.doubts(lives, "exact"):
+            found[at] = int(found[at] * trust)
         return found
 
     def depth(self, life: int) -> int:
         """Blocks of the prefix chain that a life should have, as our own placements tell."""
+        lives, depths = self._depths
+        if life in lives:
+            return depths[lives.index(life)]
         return self.known.holdings.prefix_depths(self.chain, [life])[0] if self.chain else 0
 
     def promised(self, depth: int) -> int:

@@ -6,6 +6,8 @@ from extproc.cache.slots import Slots
 
 _SHARDS = 1024
 _LOW = _SHARDS - 1
+_FEW = 4
+"""So many lives are looked up by themselves."""
 _SCRUB = 1000
 """Entries after which a step of scrubbing ends: some 0.1 ms."""
 
@@ -71,8 +73,10 @@ class Index:
             self._scrubbing = self._next = 0
         return self._slots.stale != 0
 
-    def matches(self, hashes: Sequence[int]) -> list[tuple[int, int]]:
+    def matches(self, hashes: Sequence[int], among: int | None = None) -> list[tuple[int, int]]:
         """Who holds the chain how far: (depth, mask of who holds the first `depth` blocks), ever deeper.
+
+        `among` is a mask of those that matter; None: all.
 
         Assumes that who holds a block holds all blocks before it, and so looks at O(D log n) of n blocks,
         where D is the number of different depths. That holds for what workers learn, and for engines that
@@ -83,7 +87,7 @@ class Index:
             return []
         found = []
         at, last = 0, len(hashes) - 1
-        mask = self._holders(hashes[0]) & self._slots.live
+        mask = self._holders(hashes[0]) & (self._slots.live if among is None else among)
         while mask:
             at = self._reach(hashes, at, mask)
             found.append((at + 1, mask))
@@ -96,7 +100,8 @@ class Index:
     def depths(self, hashes: Sequence[int], lives: Sequence[int]) -> list[int]:
         """Blocks from the start of the chain that each of the lives holds, as `matches` tells."""
         found: dict[int, int] = {}
-        reaches = self.matches(hashes)
+        # With few that matter there are few breakpoints to find.
+        reaches = self.matches(hashes, self._slots.mask(lives) if len(lives) <= _FEW else None)
         for at, (depth, mask) in enumerate(reaches):
             deeper = reaches[at + 1][1] if at + 1 < len(reaches) else 0
             for life in self._slots.lives(mask ^ deeper):

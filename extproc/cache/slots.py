@@ -1,5 +1,6 @@
 """Lives as bits: each life that an index knows has a slot, a small number whose bit stands for it."""
 
+from collections.abc import Sequence
 from itertools import compress
 
 _BITS = bytes.maketrans(b"01", b"\0\1")
@@ -46,6 +47,14 @@ class Slots:
             low = mask & -mask
             self._free.append(low.bit_length() - 1)
             mask ^= low
+
+    def mask(self, lives: Sequence[int]) -> int:
+        """The bits of these lives; unknown ones have none."""
+        bits = self._bits.get
+        mask = 0
+        for life in lives:
+            mask |= bits(life, 0)
+        return mask
 
     def lives(self, mask: int) -> list[int]:
         """The lives whose bits are in the mask, which has live bits alone."""

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -59,6 +60,7 @@ async def serving(settings: Settings, store: Store) -> AsyncIterator[asyncio.Eve
             yield stop
         finally:
             stop.set()
+            gc.unfreeze()
 
 
 async def status(settings: Settings, path: str) -> int:

@@ -103,6 +103,19 @@ def test_belief_returns_as_predictions_come_true():
     assert calibration.trust(LIFE, "approximate") > 0.99
 
 
+def test_only_lives_in_doubt_are_looked_at_for_every_request():
+    calibration = Calibration()
+    assert calibration.doubts([1, LIFE, 2], "approximate") == []
+
+    answers(calibration, 1, 800, 0)
+    ((at, trust),) = calibration.doubts([1, LIFE, 2], "approximate")
+    assert (at, trust) == (1, calibration.trust(LIFE, "approximate"))
+    assert calibration.doubts([1, LIFE], "exact") == [(1, 1.0)]
+
+    answers(calibration, 20, 800, 800)
+    assert calibration.doubts([1, LIFE, 2], "approximate") == []
+
+
 def test_three_predictions_that_fail_wholly_mean_an_empty_cache():
     calibration = Calibration()
 
