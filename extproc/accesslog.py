@@ -66,7 +66,7 @@ class Outcome:
 def settle(entry: Entry, reservations: Reservations, instance: str) -> Outcome | None:
     """Release the entry's reservation; None when it is not ours or no longer held.
 
-    An entry of an earlier life of this worker is dropped: its reservations went with its lease. A client that
+    An entry of an earlier life of this worker is dropped: its reservations went with it. A client that
     leaves while the answer is on its way to Envoy leaves an entry that names only the request.
     """
     if not entry.instance:

@@ -14,7 +14,7 @@ from extproc.state.snapshot import Snapshot
 
 PATHS: Mapping[str, str] = {
     "GET /healthz": "200 while the process runs.",
-    "GET /readyz": "200 once a complete configuration has been seen, 503 before that and while draining.",
+    "GET /readyz": "200 while the worker takes requests: from a complete configuration on until it drains.",
     "GET /metrics": "Prometheus metrics.",
     "GET /explain/{request_id}": "Why this worker placed or refused a request, and how it ended; 404 when it "
     "did not decide on it.",

@@ -5,11 +5,10 @@ the request was placed, that corrects:
 
 * **belief** in what is known of a life's cache: a moving average of actual / predicted. It scales what later
   predictions promise, so an engine whose cache is not what it seems stops attracting requests at once;
-* **emptiness**: several predictions in a row that fail wholly mean a restart, or a reset of the cache, that
-  nobody announced: what was learnt of it is forgotten;
-* **capacity**: predictions that fail singly mean that the engine evicts sooner than assumed: the assumed
-  capacity shrinks by a fifth, and creeps back while predictions hold (additive increase, multiplicative
-  decrease, as TCP does).
+* **emptiness**: several predictions in a row that fail wholly, each made after the failure before it was
+  known, mean a restart, or a reset of the cache, that nobody announced: what was learnt of it is forgotten;
+* **capacity**: predictions that fail singly mean that the engine evicts sooner than assumed: the capacity
+  that all workers assume shrinks by a fifth, and creeps back while predictions hold, as TCP's window does.
 
 The same answers tell how many bytes of JSON make a token, and how many prompt tokens a second an engine
 computes.
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from extproc.accesslog import End, Outcome
+from extproc.cache.chain import bytes_of
 
 BYTES_PER_TOKEN = 4.0
 """Of a prompt's JSON, before answers tell."""
@@ -29,12 +29,15 @@ _LEAST_PREDICTED = 128
 """Tokens; smaller predictions are within the rounding of blocks."""
 _EMPTY_AFTER = 3
 """Predictions in a row of which less than a tenth came true."""
+_DECODED_AT_MOST = 0.8
+"""Share of a request's time beyond which its answer, not its prompt, is what took long."""
 _WEIGHT = 0.3
 """Of the newest sample in a moving average."""
+_AS_GOOD_AS_TRUE = 0.95
+"""Share of a prediction that counts as all of it: blocks end where prompts do not."""
 _TRUSTED = 0.99
 """Trust that makes no difference."""
 _SHRINK, _GROW = 0.8, 1.01
-_SMALLEST_SHARE = 1 / 64
 _TELL_CHANGE = 0.1
 """Share by which an assumed capacity must have moved to be told to the other workers."""
 
@@ -57,7 +60,6 @@ class Claim:
     """Of JSON."""
     ahead: int
     """Prompt tokens the engine had to compute before this request's."""
-    stream: bool
     epoch: int
     """`Calibration.epoch` of the life then."""
     chain: list[int]
@@ -73,11 +75,11 @@ class Forget(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """The life's cache holds another share of what its engine claims."""
+    """The life's cache holds more or less than what is assumed."""
 
     life: int
-    share: float
-    """0 to 1."""
+    factor: float
+    """Of the capacity that is assumed now, by whomever it was told."""
 
 
 class Unlearn(NamedTuple):
@@ -96,8 +98,8 @@ class _Belief:
     trust: float = 1.0
     failures: int = 0
     epoch: int = 0
-    share: float = 1.0
-    told: float = 1.0
+    factor: float = 1.0
+    """Of the capacity, since it was last told."""
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ class Calibration:
         return [(at, self.trust(life, source)) for at, life in enumerate(lives) if life in doubted]
 
     def epoch(self, life: int) -> int:
-        """Grows each time what was learnt of a life is forgotten: a prediction from before proves nothing."""
+        """Grows with each prediction that failed wholly: those made before that was known prove nothing."""
         belief = self._lives.get((life, "approximate"))
         return 0 if belief is None else belief.epoch
 
@@ -135,59 +137,69 @@ class Calibration:
         """Seconds that an engine takes to compute so many prompt tokens."""
         return tokens / self._pace.get(endpoint, PREFILL_TOKENS_PER_S)
 
-    def retire(self, life: int) -> None:
+    def retire(self, endpoint: str, life: int) -> None:
         """Forget a life that is over."""
+        self._pace.pop(endpoint, None)
         self._lives.pop((life, "approximate"), None)
         self._lives.pop((life, "exact"), None)
         self._doubted.discard(life)
 
-    def learn(self, claim: Claim, outcome: Outcome) -> list[Correction]:
-        """Take in how a request ended; what follows for the shared state."""
+    def learn(self, claim: Claim, outcome: Outcome, tpot_s: float | None) -> list[Correction]:
+        """Take in how a request ended; what follows for the shared state.
+
+        `tpot_s` is the engine's mean time per output token, if known.
+        """
         entry = outcome.entry
-        if outcome.end is End.ENGINE_ERROR or outcome.moved:
+        if outcome.moved or entry.broken or entry.status >= 500:
             return [Unlearn(claim.life, claim.depth)]
         if outcome.end is not End.COMPLETE or not entry.prompt_tokens:
             return []
         self._measure_text(claim, outcome.reservation.server, entry.prompt_tokens)
-        cached = entry.cached_tokens or 0
-        if claim.stream and entry.first_byte_s:
-            self._measure_pace(claim, entry.prompt_tokens - cached, entry.first_byte_s)
-        if entry.cached_tokens is None or claim.predicted < _LEAST_PREDICTED:
+        if entry.cached_tokens is None:
             return []
-        return self._judge(claim, entry.cached_tokens)
+        if tpot_s is not None and entry.duration_s:
+            decoding = max(0, entry.completion_tokens - 1) * tpot_s
+            self._measure_pace(claim, entry.prompt_tokens - entry.cached_tokens, entry.duration_s, decoding)
+        return self._judge(claim, entry.cached_tokens, entry.prompt_tokens)
 
-    def _judge(self, claim: Claim, cached: int) -> list[Correction]:
+    def _judge(self, claim: Claim, cached: int, tokens: int) -> list[Correction]:
+        predicted = claim.predicted
+        if claim.source == "approximate":
+            # With the length that is known by now: images and escapes make an estimate from bytes useless.
+            predicted = bytes_of(claim.depth) * tokens // claim.prompt_bytes
         belief = self._lives.setdefault((claim.life, claim.source), _Belief())
-        if claim.source == "approximate" and claim.epoch != belief.epoch:
+        stale = claim.source == "approximate" and claim.epoch != belief.epoch
+        if predicted < _LEAST_PREDICTED or stale:
             return []
-        came_true = min(1.0, cached / claim.predicted)
+        came_true = cached / predicted
+        if came_true > _AS_GOOD_AS_TRUE:
+            came_true = 1.0
         belief.trust += _WEIGHT * (came_true - belief.trust)
         self._note_doubt(claim.life)
-        belief.failures = belief.failures + 1 if came_true < 0.1 else 0
-        if claim.source != "approximate":
-            return []
-        if belief.failures >= _EMPTY_AFTER:
+        return self._corrected(claim.life, belief, came_true) if claim.source == "approximate" else []
+
+    def _corrected(self, life: int, belief: _Belief, came_true: float) -> list[Correction]:
+        belief.factor *= _SHRINK if came_true < 0.5 else _GROW
+        if came_true >= 0.1:
             belief.failures = 0
+        else:
+            belief.failures += 1
             belief.epoch += 1
+        if belief.failures >= _EMPTY_AFTER:
             # What is learnt from now on is true of the emptied cache.
-            belief.trust = 1.0
-            self._note_doubt(claim.life)
-            return [Forget(claim.life)]
-        return self._resized(claim.life, belief, came_true)
+            belief.failures, belief.trust, belief.factor = 0, 1.0, 1.0
+            self._note_doubt(life)
+            return [Forget(life)]
+        if abs(belief.factor - 1.0) < _TELL_CHANGE:
+            return []
+        factor, belief.factor = belief.factor, 1.0
+        return [Resize(life, factor)]
 
     def _note_doubt(self, life: int) -> None:
         if min(self.trust(life, "approximate"), self.trust(life, "exact")) < _TRUSTED:
             self._doubted.add(life)
         else:
             self._doubted.discard(life)
-
-    def _resized(self, life: int, belief: _Belief, came_true: float) -> list[Correction]:
-        factor = _SHRINK if came_true < 0.5 else _GROW
-        belief.share = min(1.0, max(_SMALLEST_SHARE, belief.share * factor))
-        if abs(belief.share - belief.told) < _TELL_CHANGE * belief.told:
-            return []
-        belief.told = belief.share
-        return [Resize(life, belief.share)]
 
     def _measure_text(self, claim: Claim, server: str, tokens: int) -> None:
         sample = claim.prompt_bytes / tokens
@@ -196,9 +208,11 @@ class Calibration:
             before = self.bytes_per_token(server)
             self._bytes_per_token[server] = before + 0.05 * (sample - before)
 
-    def _measure_pace(self, claim: Claim, computed: int, first_byte_s: float) -> None:
-        # A short prompt's first byte tells of everything but its computation.
-        if computed >= 256 and first_byte_s > 0:
-            sample = min(1e6, max(100.0, (claim.ahead + computed) / first_byte_s))
-            before = self._pace.get(claim.endpoint, PREFILL_TOKENS_PER_S)
-            self._pace[claim.endpoint] = before + _WEIGHT * (sample - before)
+    def _measure_pace(self, claim: Claim, computed: int, duration_s: float, decoding_s: float) -> None:
+        # A stream's first byte is its headers, which come before the prompt is computed: only the whole time
+        # tells. Of a short prompt it tells of everything else.
+        if computed < 256 or decoding_s > _DECODED_AT_MOST * duration_s:
+            return
+        sample = min(1e6, max(100.0, (claim.ahead + computed) / (duration_s - decoding_s)))
+        before = self._pace.get(claim.endpoint, PREFILL_TOKENS_PER_S)
+        self._pace[claim.endpoint] = before + _WEIGHT * (sample - before)

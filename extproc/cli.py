@@ -75,7 +75,8 @@ Examples:
   kvoy VERB --help                     the options of one part
 
 The directory holds your ModelRoutes, ModelServers and Pods. A checkout of kvoy has one to start with:
-examples/quickstart. A service also runs on its own: `kvoy controller`, `kvoy extproc`.""",
+examples/quickstart. A service also runs on its own: `kvoy controller`, `kvoy extproc`,
+`kvoy collector`.""",
 )
 @click.version_option(package_name="kvoy", message="kvoy %(version)s")
 def main() -> None:

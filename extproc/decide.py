@@ -170,7 +170,7 @@ class Decider:
 
     def forget(self, routing: Routing) -> None:
         """Take back the reservation of a decision that never reached Envoy."""
-        self._fleet.reservations.release(routing.reservation)
+        self._fleet.take_back(routing.reservation)
 
     def _renewed(self, planned: Plan) -> Plan | Rejection:
         """The plan on the configuration as it is after a wait."""

@@ -146,7 +146,7 @@ class Journal:
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """The decision on a request as a JSON object; None when it is not (or no longer) known here."""
-        entry = self._entries.get(request_id)
+        entry = self._entries.get(request_id[:_LONGEST_TEXT])
         if entry is None:
             return None
         told = self._told(entry.path, entry.decision, entry.generation)

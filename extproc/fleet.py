@@ -24,6 +24,10 @@ from extproc.state.snapshot import Endpoint, Snapshot
 
 STEERING_AGE_S = 5.0
 """An observation older than this says nothing any more: the endpoint counts as average."""
+_SMALLEST_SHARE = 1 / 64
+"""Of the capacity that an engine tells, below which nothing smaller is assumed."""
+_LONGEST_PREFILL = 131_072
+"""Tokens that one prompt is counted with at most while it waits: the size of an image says nothing."""
 
 
 class Fleet:
@@ -44,6 +48,8 @@ class Fleet:
         self.calibration = calibration
         self._secret = secret
         self._lives: dict[str, int] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        """By endpoint key; of a pod that ModelServers reach at several ports, the first."""
         self._known = Knowledge(self._lives, engines, holdings, calibration)
         self._snapshot: Snapshot | None = None
         self._at: Mapping[tuple[str, int | None], Endpoint] = {}
@@ -56,11 +62,13 @@ class Fleet:
         self._snapshot = snapshot
         every = [endpoint for endpoints in snapshot.endpoints.values() for endpoint in endpoints]
         self._at = {(endpoint.address, endpoint.rank): endpoint for endpoint in every}
-        keys = {endpoint.key for endpoint in every}
-        for key in self._lives.keys() - keys:
-            self._retire(self._lives.pop(key))
+        before, self._endpoints = self._endpoints, {}
         for endpoint in every:
-            self._enter(endpoint.key, self._life(endpoint))
+            self._endpoints.setdefault(endpoint.key, endpoint)
+        for key in self._lives.keys() - self._endpoints.keys():
+            self._retire(key, self._lives.pop(key))
+        for key, endpoint in self._endpoints.items():
+            self._enter(key, self._life(endpoint, before.get(key)))
 
     def lookup(
         self, server: ModelServer, asked: InferenceRequest | None, adapter: str | None, ids: bytes | None
@@ -106,9 +114,9 @@ class Fleet:
         chosen = placement.chosen
         endpoint, key = chosen.endpoint, chosen.endpoint.key
         ahead = self.reservations.load(key).tokens
-        claim = None if asked is None else self._claim(endpoint, asked, found, placement, ahead)
+        claim = None if asked is None else self._claim(endpoint, found, placement, ahead)
         cached = found.approximate([endpoint])[0] if chosen.cached is None else chosen.cached
-        to_compute = max(0, found.tokens - cached)
+        to_compute = min(max(0, found.tokens - cached), _LONGEST_PREFILL)
         reservation = self.reservations.reserve(
             endpoint=key,
             address=endpoint.address,
@@ -123,6 +131,13 @@ class Fleet:
             self.holdings.learn(claim.life, claim.chain)
         return reservation
 
+    def take_back(self, reservation_id: int) -> None:
+        """Undo a reservation: the request never reaches the endpoint."""
+        reservation = self.reservations.release(reservation_id)
+        if reservation is not None and isinstance(reservation.claim, Claim):
+            claim = reservation.claim
+            self.holdings.correct(claim.life, claim.chain, claim.depth)
+
     def ended(self, outcome: Outcome) -> None:
         """Take the lesson of an answer."""
         claim = outcome.reservation.claim
@@ -130,23 +145,19 @@ class Fleet:
             return
         if outcome.moved:
             self._learn_moved(outcome, claim)
-        for correction in self.calibration.learn(claim, outcome):
+        if self._lives.get(claim.endpoint) != claim.life:
+            return
+        engine = self.engines.get(claim.endpoint)
+        for correction in self.calibration.learn(claim, outcome, None if engine is None else engine.tpot_s):
             match correction:
                 case Forget(life):
                     self.holdings.clear(life, Namespace.PREFIX)
-                case Resize(life, share):
-                    self.holdings.resize(life, int(self._capacity_bytes(claim.endpoint) * share))
+                case Resize(life, factor):
+                    self._resize(claim.endpoint, life, factor)
                 case Unlearn(life, depth):
                     self.holdings.correct(life, claim.chain, depth)
 
-    def _claim(
-        self,
-        endpoint: Endpoint,
-        asked: InferenceRequest,
-        found: Lookup,
-        placement: Placement,
-        ahead: int,
-    ) -> Claim:
+    def _claim(self, endpoint: Endpoint, found: Lookup, placement: Placement, ahead: int) -> Claim:
         life = self._lives[endpoint.key]
         depth = found.depth(life)
         exact = placement.exact and found.is_exact([endpoint])
@@ -157,7 +168,6 @@ class Fleet:
             predicted=found.held(endpoint) if exact else found.promised(depth),
             prompt_bytes=found.prompt_bytes,
             ahead=ahead,
-            stream=asked.stream,
             epoch=self.calibration.epoch(life),
             chain=found.chain,
             depth=depth,
@@ -175,28 +185,44 @@ class Fleet:
         _, _, rank = endpoint.partition("#")
         return int(rank) if rank else None
 
-    def _life(self, endpoint: Endpoint) -> int:
+    def _life(self, endpoint: Endpoint, before: Endpoint | None) -> int:
         engine = self.engines.get(endpoint.key)
         if engine is not None and engine.address == endpoint.address:
             return engine.life
+        if before is not None and before.address == endpoint.address:
+            # Nobody speaks of it any more, which is no news of the engine.
+            return self._lives[endpoint.key]
         return life_of(endpoint.key, endpoint.address)
 
-    def _restarted(self, key: str, _former: int | None, life: int) -> None:
-        if key in self._lives:
-            self._enter(key, life)
+    def _restarted(self, key: str, former: int | None, life: int) -> None:
+        """A collector states a life that it did not state before."""
+        endpoint, engine = self._endpoints.get(key), self.engines.get(key)
+        if endpoint is None or engine is None or engine.address != endpoint.address:
+            return
+        if self._lives[key] == life and former is None:
+            # What was assumed of the capacity is known now.
+            self.holdings.resize(life, self._capacity_bytes(key))
+        self._enter(key, life)
 
     def _enter(self, key: str, life: int) -> None:
         before = self._lives.get(key)
         if before == life:
             return
         if before is not None:
-            self._retire(before)
+            self._retire(key, before)
         self._lives[key] = life
         self.holdings.enroll(life, self._capacity_bytes(key))
 
-    def _retire(self, life: int) -> None:
+    def _retire(self, key: str, life: int) -> None:
         self.holdings.retire(life)
-        self.calibration.retire(life)
+        self.calibration.retire(key, life)
+
+    def _resize(self, key: str, life: int, factor: float) -> None:
+        most = self._capacity_bytes(key)
+        assumed = self.holdings.capacity(life)
+        resized = int(min(most, max(most * _SMALLEST_SHARE, assumed * factor)))
+        if resized != assumed:
+            self.holdings.resize(life, resized)
 
     def _capacity_bytes(self, key: str) -> int:
         engine = self.engines.get(key)

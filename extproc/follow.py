@@ -174,6 +174,8 @@ class Follow:
             live = believed
         if order(cache) > order(ends.positions.cache):
             cache = START
+            # Changes that not all had read are lost to some: all take over what the collectors know.
+            self._miss("the store was emptied")
         return Positions(live, cache)
 
     async def _recover(self, positions: Positions) -> Positions:

@@ -79,8 +79,10 @@ class Lookup:
             depths = self._kv_depths(size, [lives[at] for at in positions])
             for at, depth in zip(positions, depths, strict=True):
                 found[at] = self._held(depth, size)
+        exact = {at for positions in sizes.values() for at in positions}
         for at, trust in self.known.calibration.doubts(lives, "exact"):
-            found[at] = int(found[at] * trust)
+            if at in exact:
+                found[at] = int(found[at] * trust)
         return found
 
     def depth(self, life: int) -> int:
@@ -109,7 +111,7 @@ class Lookup:
 
     def _held(self, depth: int, size: int) -> int:
         """The engine computes at least the last token, and with it the last block."""
-        return min(depth, (self.tokens - 1) // size) * size
+        return min(depth, max(0, self.tokens - 1) // size) * size
 
     def _kv_depths(self, size: int, lives: Sequence[int]) -> list[int]:
         chain = self._kv_chains.get(size)

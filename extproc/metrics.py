@@ -51,13 +51,13 @@ class Metrics:
         )
         self._tokens = Counter(
             "kvoy_tokens",
-            "Tokens: prompt, completion, cached (part of prompt) as engines tell; predicted as cached.",
+            "Prompt, completion, cached tokens as engines tell; of checked prompts predicted and found.",
             ["server", "kind"],
             registry=self.registry,
         )
         self._first_byte = Histogram(
             "kvoy_time_to_first_byte_seconds",
-            "From the request's arrival in Envoy to the engine's first byte.",
+            "From the request's arrival in Envoy to the engine's first byte, its headers.",
             ["server"],
             registry=self.registry,
             buckets=_REQUEST_BUCKETS,
@@ -89,8 +89,9 @@ class Metrics:
         self._tokens.labels(server, "completion").inc(entry.completion_tokens)
         self._tokens.labels(server, "cached").inc(entry.cached_tokens or 0)
         claim = outcome.reservation.claim
-        if isinstance(claim, Claim) and entry.cached_tokens is not None:
+        if isinstance(claim, Claim) and entry.cached_tokens is not None and not outcome.moved:
             self._tokens.labels(server, "predicted").inc(claim.predicted)
+            self._tokens.labels(server, "found").inc(entry.cached_tokens)
         if entry.first_byte_s is not None:
             self._first_byte.labels(server).observe(entry.first_byte_s)
         if entry.duration_s is not None:

@@ -5,7 +5,7 @@ Used for all lives when a worker starts or has missed something, and for each li
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection
 
 import msgspec
 
@@ -31,12 +31,12 @@ async def recover(
     without a snapshot keeps what it holds, and everything that the stream retains is replayed for it; `bare`
     takes those lives. Raises `StoreError`; begin again then.
     """
-    since: dict[int, str] = {}
+    since: dict[Subject, str] = {}
     done = 0
     for life in lives:
         subjects = [Subject(namespace, life) for namespace in Namespace]
         stored = await store.snapshots.read(subjects)
-        since[life] = _restore(holdings, life, [stored.get(subject) for subject in subjects])
+        since |= {subject: _restore(holdings, subject, stored.get(subject)) for subject in subjects}
         if Subject(Namespace.PREFIX, life) not in stored:
             bare.add(life)
         done += 1
@@ -47,15 +47,13 @@ async def recover(
         yield done
 
 
-def _restore(holdings: Holdings, life: int, stored: Iterable[bytes | None]) -> str:
-    """Restore the snapshots of one life; returns the position from which to replay."""
-    positions = []
-    for raw in stored:
-        snapshot = None if raw is None else _decoded(life, raw)
-        if snapshot is not None:
-            holdings.restore(life, snapshot)
-        positions.append(START if snapshot is None else snapshot.position)
-    return min(positions, key=order)
+def _restore(holdings: Holdings, subject: Subject, raw: bytes | None) -> str:
+    """Restore one snapshot; returns the position from which to replay."""
+    snapshot = None if raw is None else _decoded(subject.life, raw)
+    if snapshot is None:
+        return START
+    holdings.restore(subject.life, snapshot)
+    return snapshot.position
 
 
 def _decoded(life: int, raw: bytes) -> Snapshot | None:
@@ -68,11 +66,13 @@ def _decoded(life: int, raw: bytes) -> Snapshot | None:
     return snapshot
 
 
-async def _replay(store: Store, since: dict[int, str], until: str) -> AsyncIterator[tuple[Entry, set[int]]]:
-    """Entries, each with the lives whose position it comes after."""
+async def _replay(
+    store: Store, since: dict[Subject, str], until: str
+) -> AsyncIterator[tuple[Entry, set[Subject]]]:
+    """Entries, each with what it is news to: lives and namespaces whose snapshot it comes after."""
     waiting = deque(sorted(since.items(), key=lambda item: order(item[1])))
     position = waiting[0][1] if waiting else until
-    only: set[int] = set()
+    only: set[Subject] = set()
     while order(position) < order(until):
         page, position = await store.streams.between(position, until, _PAGE)
         for entry in page:
@@ -81,7 +81,7 @@ async def _replay(store: Store, since: dict[int, str], until: str) -> AsyncItera
             yield entry, only
 
 
-def _receive(holdings: Holdings, entry: Entry, only: set[int]) -> None:
+def _receive(holdings: Holdings, entry: Entry, only: set[Subject]) -> None:
     try:
         holdings.receive(entry.frames, only)
     except FramesCorrupt as error:

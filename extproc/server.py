@@ -157,9 +157,16 @@ class AccessLogSink:
                 for entry in wire.entries(raw):
                     outcome = settle(entry, self._reservations, self._instance)
                     if outcome is not None:
-                        self._ended(outcome)
+                        self._tell(outcome)
             except Malformed as error:
                 log.warning("access-log message dropped: %s", error)
+
+    def _tell(self, outcome: Outcome) -> None:
+        try:
+            self._ended(outcome)
+        except Exception:
+            # A defect must cost one lesson, not the stream and with it the reservations of all others.
+            log.exception("the end of request %s was not taken in", outcome.entry.request_id[:64])
 
 
 def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Server:

@@ -53,7 +53,7 @@ def up(
     decision_header: bool,
     tokenizers: Path | None,
 ) -> None:
-    """Run everything on this machine: Valkey, controller, ext_proc workers and Envoy, until Ctrl-C."""
+    """Run everything on this machine: Valkey, controller, collector, workers and Envoy, until Ctrl-C."""
     if manifests is None:
         raise click.UsageError(HOW_TO_START)
     import uvloop

@@ -93,13 +93,15 @@ class Holdings:
         """The life can hold so many bytes of prompts."""
         self._tell(life, [frames.capacity(life, capacity_bytes)])
 
-    def receive(self, raw: bytes, only: Collection[int] | None = None) -> None:
+    def receive(self, raw: bytes, only: Collection[tuple[int, int]] | None = None) -> None:
         """Queue frames from the stream; raises `FramesCorrupt`, and then nothing of `raw` is queued.
 
-        `only` names the lives whose frames count, for a part of the stream that is read again.
+        `only` names what counts, by namespace and life, for a part of the stream that is read again.
         """
         received = frames.unpack(raw)
-        self._enqueue(received if only is None else [frame for frame in received if frame.life in only])
+        if only is not None:
+            received = [frame for frame in received if (frame.namespace, frame.life) in only]
+        self._enqueue(received)
 
     def restore(self, life: int, snapshot: Snapshot) -> None:
         """Queue the replacement of all that the life holds in the snapshot's namespace.
@@ -138,6 +140,10 @@ class Holdings:
             taken.append(self._outbox.popleft())
             size += len(taken[-1])
         return b"".join(taken)
+
+    def capacity(self, life: int) -> int:
+        """Bytes of prompts that an enrolled life is assumed to hold."""
+        return self._prefix.generations(life).capacity
 
     def snapshot(self, life: int, position: str) -> PrefixSnapshot:
         """What is applied of an enrolled life's `PREFIX` namespace; `step` until nothing is `queued` first.

@@ -44,6 +44,8 @@ class Prefixes:
         self._capacities = capacities
         self._emptied = emptied
         self._holdings = Holdings()
+        self._told: set[int] = set()
+        """Lives about which something was said that is not applied yet."""
         self._folded: dict[int, str] = {}
         """Life to the position on the stream up to which it is folded."""
         self._failures = 0
@@ -111,6 +113,9 @@ class Prefixes:
                 at = order(entry.position)
                 self._receive(entry, {life for life, position in since.items() if position < at})
             await self._settle()
+            # Only now is what was told in their snapshots.
+            self.dirty |= self._told
+            self._told.clear()
             behind = [life for life, position in self._folded.items() if order(position) < order(reached)]
             self._folded |= dict.fromkeys(behind, reached)
 
@@ -127,4 +132,4 @@ class Prefixes:
             return
         if told:
             self._holdings.receive(pack_all(told))
-            self.dirty.update(frame.life for frame in told)
+            self._told.update(frame.life for frame in told)

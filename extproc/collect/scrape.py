@@ -80,7 +80,7 @@ class Scraper:
         answer = await self._connection.get("/v1/models")
         try:
             listed = _models.decode(answer.body) if answer.status == 200 else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             listed = None
         if listed is None:
             self._adapters = None
@@ -97,5 +97,5 @@ class Scraper:
 def _says_so(answer: Answer, field: str) -> bool:
     try:
         return answer.status == 200 and _flags.decode(answer.body).get(field, False)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False

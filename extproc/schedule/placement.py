@@ -139,7 +139,7 @@ class Placement:
             return "fewest requests in flight, equal in score,"
         equals = zip(self.evidence.totals, self.evidence.pool.loads, strict=True)
         tied = sum((total, load.requests) == (best.score, best.load.requests) for total, load in equals)
-        return f"first in turn among {tied} equals"
+        return f"one of {tied} equals"
 
     def _figures(self) -> str:
         chosen = self.chosen
@@ -198,7 +198,9 @@ class Nobody:
     def why(self) -> str:
         """The reason in one sentence."""
         reason = self.dropped[0].reason
-        return f"all {self.considered} ready endpoints were screened out; of the first, {reason}"
+        if self.considered == 1:
+            return f"the only ready endpoint was screened out: {reason}"
+        return f"all {self.considered} ready endpoints were screened out (the first: {reason})"
 
     def explain(self) -> dict[str, Any]:
         """As `Placement.explain`, without candidates."""

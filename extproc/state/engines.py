@@ -7,6 +7,8 @@ import msgspec
 
 from extproc.state.live import Engine
 
+_JITTER_S = 0.5
+"""By so much ages may be wrong: statements travel for different times."""
 _FORGET_S = 600.0
 """An engine of which nothing was stated for so long is forgotten."""
 
@@ -58,7 +60,7 @@ class Engines:
         if former is not None and _ignorant(statement, former.engine):
             observed = former.observed
             statement = msgspec.structs.replace(former.engine, failing=statement.failing)
-        elif former is not None and observed < former.observed:
+        elif former is not None and observed < former.observed - _JITTER_S:
             observed, statement = former.observed, former.engine
         self._known[statement.endpoint] = _Known(now, observed, statement)
         if former is None or former.engine.life != statement.life:

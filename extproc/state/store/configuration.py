@@ -56,6 +56,8 @@ class Configuration:
         epoch, generation, position, flat = reply
         with self._connection.readable("configuration"):
             found = _records(dict(zip(flat[::2], flat[1::2], strict=True)))
+        self._secret = await self._stored_secret.read() or self._secret
+        with self._connection.readable("configuration"):
             return Stored(epoch.decode(), int(generation), found, position.decode())
 
     async def head(self) -> Head | None:

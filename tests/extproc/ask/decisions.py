@@ -125,7 +125,7 @@ def an_outcome(reservation: int = 7, **entry: Any) -> Outcome:
         "cached_tokens": 1008,
         **entry,
     }
-    claim = Claim("pod/default/b", 1, "approximate", 1024, 6000, 0, True, 0, [], 0)
+    claim = Claim("pod/default/b", 1, "approximate", 1024, 6000, 0, 0, [], 0)
     chosen = Reservation(
         reservation,
         claim.endpoint,

@@ -285,7 +285,7 @@ def test_a_snapshot_of_an_unknown_life_is_not_loaded():
 def test_a_part_of_the_stream_can_be_read_again_for_some_lives():
     one = a_replica()
     raw = kv(A, *KV_CHAIN[:10]) + kv(B, *KV_CHAIN[:20])
-    one.receive(raw, only=[B])
+    one.receive(raw, only=[(Namespace.KV, B)])
     settle(one)
 
     assert one.kv_depths(KV_CHAIN, [A, B]) == [0, 20]

@@ -36,7 +36,7 @@ def test_the_reason_says_what_decided():
         f"best by lmetric (1.00, next 0.50) of 2 ready endpoints: 1 in flight{cached}"
     )
     assert placed(a_member(1), a_member(1), a_member(3)).why() == (
-        f"first in turn among 2 equals of 3 ready endpoints: 1 in flight{cached}"
+        f"one of 2 equals of 3 ready endpoints: 1 in flight{cached}"
     )
     assert placed(a_member(5), a_member(6), using=Profile(scorers=())).why() == (
         "fewest requests in flight, equal in score, of 2 ready endpoints: 5 in flight"
@@ -151,7 +151,7 @@ def test_nobody_explains_itself_too():
     refused = Scheduler.of(HELM).place(pool, Random(1))
 
     assert isinstance(refused, Nobody)
-    why = "all 2 ready endpoints were screened out; of the first, 12 requests wait (limit 10)"
+    why = "all 2 ready endpoints were screened out (the first: 12 requests wait (limit 10))"
     assert refused.why() == why
     assert refused.explain() == {
         "why": why,
