@@ -21,11 +21,8 @@ async def run(settings: Settings) -> None:
     """Serve Envoy and follow the manifests until SIGTERM, SIGINT or SIGHUP."""
     stop = asyncio.Event()
     stop_on_signals(stop.set)
-    store = Store.connect(settings.redis_url, settings.group)
-    try:
+    async with Store.connect(settings.redis_url, settings.group) as store:
         await serve(settings, store, stop)
-    finally:
-        await store.close()
 
 
 async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:

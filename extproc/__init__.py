@@ -33,11 +33,12 @@ What one worker knows, all know:
 For people:
 
     explain.py, metrics.py, admin.py   what happened and why, for people and Prometheus
+    http_server.py   serves what admin.py tells, and the collector's
     ask/           the verbs `kvoy explain` and `kvoy route`
     app.py         builds all of a worker once and runs it; settings.py its knobs
     supervise/     runs processes and keeps them running; cli.py the command line
     testing.py     builders for tests of kvoy and of its plugins
 
-I/O lives in server, admin, app, share, teach, follow, recover, secret, ask/, collect/, supervise/, tokens/
-and state/{store,replica}; everything else that a decision passes through is synchronous.
+I/O lives in server, admin, http_server, app, share, teach, follow, recover, secret, ask/, collect/,
+supervise/, tokens/ and state/{store,replica}; everything else that a decision passes through is synchronous.
 """

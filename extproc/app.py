@@ -13,7 +13,6 @@ from datetime import datetime
 from random import Random
 
 import aiohttp
-from aiohttp import web
 
 from extproc.accesslog import Outcome
 from extproc.admin import Admin, Views
@@ -24,6 +23,7 @@ from extproc.decide import Decider
 from extproc.explain import Journal
 from extproc.fleet import Fleet
 from extproc.follow import Follow
+from extproc.http_server import listen
 from extproc.metrics import Gauges, Metrics
 from extproc.reservations import Reservations
 from extproc.secret import Secret
@@ -33,7 +33,7 @@ from extproc.share import Share
 from extproc.state.engines import Engines
 from extproc.state.replica import Replica
 from extproc.state.store import Store
-from extproc.supervise import Address, stop_on_signals
+from extproc.supervise import stop_on_signals
 from extproc.teach import Teach
 from extproc.tokens import Tokens
 from extproc.turns import Turns
@@ -53,11 +53,8 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then let decisions in progress finish and say farewell."""
     stop = asyncio.Event()
     stop_on_signals(stop.set)
-    store = Store.connect(settings.redis_url, settings.group)
-    try:
+    async with Store.connect(settings.redis_url, settings.group) as store:
         await serve(settings, store, stop)
-    finally:
-        await store.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(loop) for loop in state.loops()]
             loops.append(tasks.create_task(state.follow_engines()))
-            loops += [tasks.create_task(_sweep(sink)), tasks.create_task(_admin(admin, settings.admin))]
+            loops += [tasks.create_task(_sweep(sink)), tasks.create_task(listen(admin.app(), settings.admin))]
             loops.append(tasks.create_task(_prepare(tokens, decider, state.replica)))
             await _answer(extproc, sink, settings, state, serving, stop)
             for task in loops:
@@ -201,17 +198,6 @@ async def _first(wanted: Coroutine[None, None, None], *, unless: asyncio.Event) 
         waiting.cancel()
         stopping.cancel()
     return done
-
-
-async def _admin(admin: Admin, address: str) -> None:
-    where = Address.parse(address)
-    runner = web.AppRunner(admin.app(), access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, where.host, where.port).start()
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
 
 
 async def _prepare(tokens: Tokens, decider: Decider, replica: Replica) -> None:

@@ -79,9 +79,8 @@ class Lookup:
             depths = self._kv_depths(size, [lives[at] for at in positions])
             for at, depth in zip(positions, depths, strict=True):
                 found[at] = self._held(depth, size)
-        exact = {at for positions in sizes.values() for at in positions}
         for at, trust in self.known.calibration.doubts(lives, "exact"):
-            if at in exact:
+            if any(at in positions for positions in sizes.values()):
                 found[at] = int(found[at] * trust)
         return found
 

@@ -17,7 +17,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2
 from grpc import aio
 
 from benchmarks.replicas.pods import Served
-from controller.up import binaries
+from benchmarks.valkey import valkey
 from extproc.reservations import SILENCE_S
 from extproc.state.envoy import (
     CACHED_TOKENS_KEY,
@@ -121,10 +121,10 @@ class Worker:
 class Group:
     """A Valkey and workers on it."""
 
-    def __init__(self, folder: Path, resources: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, redis: str, resources: AsyncExitStack) -> None:
         self._folder = folder
         self._resources = resources
-        self._redis = f"unix://{folder}/v.sock"
+        self._redis = redis
         self.store = Store.connect(self._redis, "bench")
         self._generation = 0
         self.workers: list[Worker] = []
@@ -187,40 +187,11 @@ async def group() -> AsyncIterator[Group]:
     folder = Path(tempfile.mkdtemp(prefix="kvoy-rep-", dir="/tmp"))
     try:
         async with AsyncExitStack() as resources:
-            await resources.enter_async_context(_valkey(folder))
-            found = Group(folder, resources)
+            found = Group(folder, resources.enter_context(valkey()), resources)
             resources.push_async_callback(found.store.close)
             yield found
     finally:
         shutil.rmtree(folder)
-
-
-@asynccontextmanager
-async def _valkey(folder: Path) -> AsyncIterator[None]:
-    socket = folder / "v.sock"
-    process = await asyncio.create_subprocess_exec(
-        *tethered(
-            (
-                binaries.valkey(),
-                "--port",
-                "0",
-                "--unixsocket",
-                str(socket),
-                "--save",
-                "",
-                "--dir",
-                str(folder),
-            )
-        ),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(_START_S):
-            while not socket.exists():
-                await asyncio.sleep(0.01)
-        yield
-    finally:
-        await _stop(process)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

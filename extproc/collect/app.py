@@ -7,8 +7,6 @@ import time
 from contextlib import closing
 from typing import Never
 
-from aiohttp import web
-
 from extproc.collect.admin import Admin
 from extproc.collect.changes import Changes
 from extproc.collect.condition import Condition
@@ -24,10 +22,11 @@ from extproc.collect.snapshots import SnapshotWriter
 from extproc.collect.statements import Statements
 from extproc.collect.watch import Rhythm, Watch
 from extproc.collect.watches import Sites, Watches
+from extproc.http_server import listen
 from extproc.secret import Secret
 from extproc.state.replica import Replica
 from extproc.state.store import Store
-from extproc.supervise import Address, stop_on_signals
+from extproc.supervise import stop_on_signals
 
 _AT_ONCE = 64
 """Pods that are looked at concurrently."""
@@ -37,11 +36,8 @@ async def run(settings: Settings) -> None:
     """Collect until SIGTERM or SIGINT; then give up the leases."""
     stop = asyncio.Event()
     stop_on_signals(stop.set)
-    store = Store.connect(settings.redis_url, settings.group)
-    try:
+    async with Store.connect(settings.redis_url, settings.group) as store:
         await serve(settings, store, stop)
-    finally:
-        await store.close()
 
 
 async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
@@ -79,21 +75,10 @@ async def _collect(settings: Settings, store: Store, sockets: Sockets) -> None:
         for loop in (replica, secret, statements, changes, prefixes, writer):
             tasks.create_task(loop.run())
         tasks.create_task(_own(ownership, replica))
-        tasks.create_task(_admin(admin, settings.admin))
+        tasks.create_task(listen(admin.app(), settings.admin))
 
 
 async def _own(ownership: Ownership, replica: Replica) -> Never:
     """A collector that knows no pods yet must not be given any."""
     await replica.complete()
     await ownership.run()
-
-
-async def _admin(admin: Admin, address: str) -> None:
-    where = Address.parse(address)
-    runner = web.AppRunner(admin.app(), access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, where.host, where.port).start()
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()

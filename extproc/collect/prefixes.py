@@ -16,14 +16,13 @@ from extproc.cache.frames import FramesCorrupt, Namespace, pack_all, unpack
 from extproc.cache.holdings import Holdings
 from extproc.cache.snapshots import PrefixSnapshot
 from extproc.state.store import Entry, Store, StoreError, Subject, backoff_s
-from extproc.state.store.streams import order
+from extproc.state.store.streams import START, order
 
 log = logging.getLogger("kvoy.collector")
 
 _EVERY_S = 0.25
 _ENTRIES = 256
 """Entries per read."""
-_START = "0-0"
 
 
 class Prefixes:
@@ -72,7 +71,7 @@ class Prefixes:
     async def _follow(self) -> None:
         ends = await self._store.streams.ends()
         if any(order(position) > order(ends.positions.cache) for position in self._folded.values()):
-            self._folded = dict.fromkeys(self._folded, _START)
+            self._folded = dict.fromkeys(self._folded, START)
             self._emptied()
         await self._adopt(self._capacities())
         await self._settle()
@@ -95,12 +94,12 @@ class Prefixes:
     def _restore(self, life: int, raw: bytes | None) -> str:
         """The position from which to fold."""
         if raw is None:
-            return _START
+            return START
         try:
             snapshot = snapshots.decode(raw)
             order(snapshot.position)
         except (msgspec.DecodeError, ValueError):
-            return _START
+            return START
         self._holdings.restore(life, snapshot)
         return snapshot.position
 

@@ -9,10 +9,11 @@ from tests.envoy.world import Answer, World, until
 LOG = "You answer in the style of a ship's log. "
 
 
-def scheduler(*scorers: str) -> dict[str, str]:
-    """The annotation that chooses by these scorers, in equal parts."""
+def scheduler(*scorers: str, screens: tuple[str, ...] = ()) -> dict[str, str]:
+    """The annotation that chooses by these scorers, in equal parts, among what the screens leave."""
     enabled = [{"name": name, "weight": 1} for name in scorers]
-    return {"kvoy.io/scheduler": json.dumps({"plugins": {"Score": {"enabled": enabled}}})}
+    plugins = {"Filter": {"enabled": list(screens)}, "Score": {"enabled": enabled}}
+    return {"kvoy.io/scheduler": json.dumps({"plugins": plugins})}
 
 
 def conversation(about: str, question: str = "where are we?", repeats: int = 40) -> list[dict[str, str]]:

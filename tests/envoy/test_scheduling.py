@@ -1,7 +1,6 @@
 """Each plugin, as a client sees it: through the real Envoy, with engines that the collector observes."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.envoy.steering import observed, scheduler
 from tests.envoy.world import (
     Engine,
     World,
@@ -27,13 +27,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SMALL_CACHE = ("--num-blocks", "512", "--max-model-len", "8000")
 SCORERS = ("lmetric", "prefix-cache", "least-request", "random", "gpu-usage")
 SYSTEM = {"role": "system", "content": "You answer in the style of a ship's log. " * 60}
-
-
-def scheduler(*scorers: str, screens: tuple[str, ...] = ()) -> dict[str, str]:
-    """The annotation that sets a profile."""
-    enabled = [{"name": name, "weight": 1} for name in scorers]
-    plugins = {"Filter": {"enabled": list(screens)}, "Score": {"enabled": enabled}}
-    return {"kvoy.io/scheduler": json.dumps({"plugins": plugins})}
 
 
 def pool(name: str, app: str, *, annotations: dict[str, str]) -> dict[str, Any]:
@@ -93,11 +86,7 @@ async def pools() -> AsyncIterator[World]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def world(pools: World) -> AsyncIterator[World]:
     """The stack with every engine observed, idle again afterwards."""
-
-    async def observed() -> bool:
-        return all(len(state["engines"]) == len(pools.engines) for state in await pools.states())
-
-    await until(observed)
+    await observed(pools, pools.engines)
     yield pools
     await until(pools.idle)
 

@@ -52,11 +52,5 @@ class Snapshots:
             replies = await pipeline.execute()
         return {subject for subject, kept in zip(subjects, replies, strict=True) if not kept}
 
-    async def drop(self, subjects: Sequence[Subject]) -> None:
-        """Forget the snapshots of lives that have ended."""
-        if subjects:
-            with self._connection.answering():
-                await self._connection.commands.unlink(*(self._key(subject) for subject in subjects))
-
     def _key(self, subject: Subject) -> str:
         return keys.cache_snapshot(self._connection.group, subject.namespace, subject.life)

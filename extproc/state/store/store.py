@@ -1,5 +1,7 @@
 """One deployment group in one Redis or Valkey: everything that is stored, by subject."""
 
+from typing import Self
+
 from extproc.state.store.configuration import Configuration
 from extproc.state.store.connection import Connection
 from extproc.state.store.leases import Leases
@@ -9,7 +11,7 @@ from extproc.state.store.streams import Streams
 
 
 class Store:
-    """A store. Every operation raises `StoreError`."""
+    """A store; leaving it as a context closes it. Every operation raises `StoreError`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -26,6 +28,12 @@ class Store:
         Raises ValueError for any other URL.
         """
         return cls(Connection.to(url, group))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -46,15 +46,6 @@ async def test_after_a_flush_every_snapshot_is_missing(store: Store, raw: Redis)
     assert await store.snapshots.read(SUBJECTS) == {}
 
 
-async def test_a_dropped_snapshot_is_gone(store: Store, raw: Redis) -> None:
-    for subject in SUBJECTS:
-        await store.snapshots.write(subject, b"x")
-    await store.snapshots.drop(SUBJECTS[:3])
-    await store.snapshots.drop([])
-
-    assert await store.snapshots.read(SUBJECTS) == {SUBJECTS[3]: b"x"}
-
-
 async def test_a_killed_store_is_reported_by_every_operation(own_valkey: object) -> None:
     store = Store.connect(own_valkey.url, "g")
     own_valkey.kill()
@@ -63,7 +54,6 @@ async def test_a_killed_store_is_reported_by_every_operation(own_valkey: object)
             store.snapshots.write(SUBJECTS[0], b""),
             store.snapshots.read(SUBJECTS),
             store.snapshots.keep(SUBJECTS),
-            store.snapshots.drop(SUBJECTS),
         ):
             with pytest.raises(StoreUnavailable):
                 await attempt
