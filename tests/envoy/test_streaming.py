@@ -42,7 +42,11 @@ async def a_slow_teller(proceed: asyncio.Semaphore) -> AsyncIterator[int]:
     """An engine that sends EVENTS one by one, each when it is told to; yields its port."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        if not (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST "):
+            # The collector asks for metrics: a turn to proceed is not for it.
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            writer.close()
+            return
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
