@@ -4,6 +4,7 @@ The files follow an edit from top to bottom:
 
     source.py      a directory of files, and a wake-up whenever it changes
     manifests/     bytes -> typed ModelRoutes, ModelServers and Pods, every fault with its place; pure
+    selection.py   which ModelServers a pod serves, and as what; pure
     compile.py     typed objects -> records, or every problem between them; pure
     follow.py      source -> manifests -> compile -> publish, at every change; says what is wrong
     changes.py     what differs between two sets of records; pure

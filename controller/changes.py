@@ -43,14 +43,15 @@ def leftovers(old: Records, new: Records) -> dict[str, Record]:
 
 
 def _endpoints(records: Records) -> dict[tuple[str, str], Pod]:
-    """(server key, address) to the pod there, as the only pod record that this endpoint needs."""
+    """(server key, address) to the pod that answers there, as the only pod record this endpoint needs."""
     found: dict[tuple[str, str], Pod] = {}
     for pod in records.values():
         if not isinstance(pod, Pod):
             continue
         for server, address in pod.places(records):
-            alone = Pod(pod.namespace, pod.name, pod.ip, (server.name,), pod.port or server.port)
-            found[server.key, address] = alone
+            if pod.answers(server):
+                alone = Pod(pod.namespace, pod.name, pod.ip, (server.name,), pod.port or server.port)
+                found[server.key, address] = alone
     return found
 
 

@@ -83,6 +83,8 @@ def _check(manifests: Path) -> int:
     found = compile_tree(Reader(), Directory(manifests).read())
     if found.skipped:
         click.echo(f"skipped, as kvoy does not read these kinds: {counted(found.skipped)}", err=True)
+    for note in found.notes:
+        click.echo(note, err=True)
     for problem in found.problems:
         click.echo(str(problem))
     if found.problems:

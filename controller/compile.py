@@ -1,7 +1,7 @@
 """Typed objects -> records, or every problem there is. Pure: equal input gives equal output."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,6 +12,7 @@ from controller.manifests.problem import Problem
 from controller.manifests.reader import Found, Reading
 from controller.manifests.scheduler import SchedulerFile
 from controller.manifests.shape import quoted
+from controller.selection import Selection, incomplete_groups, select
 from extproc.state import records
 
 
@@ -24,25 +25,42 @@ class Compilation:
     problems: tuple[Problem, ...] = ()
     skipped: tuple[str, ...] = ()
     """``kind (apiVersion)`` of each object of a kind that kvoy does not read."""
+    notes: tuple[str, ...] = ()
+    """What is valid and has less effect than its author may think; in order; empty if there are problems."""
 
 
 def compile_records(reading: Reading) -> Compilation:
     """Check the objects against each other and compile them."""
     unique, twice = _unique(reading.objects)
     servers = {each.label: each.view for each in unique if isinstance(each.view, ModelServer)}
-    pods = [(each, _pod(each.view, servers)) for each in unique if isinstance(each.view, Pod)]
-    routable = [(found, pod) for found, pod in pods if pod is not None]
+    pods = [
+        (each, each.view, select(each.view, servers.values()))
+        for each in unique
+        if isinstance(each.view, Pod)
+    ]
+    routable = [(found, view, selection) for found, view, selection in pods if view.routable]
+    placed = [
+        (found, view.record(selection.servers, selection.members))
+        for found, view, selection in routable
+        if selection.servers
+    ]
     targets = _missing_targets(unique) if reading.complete else iter(())
-    problems = (*reading.problems, *twice, *targets, *_shared_addresses(routable, servers))
+    selected = _selection_problems((found, selection) for found, _, selection in pods)
+    problems = (*reading.problems, *twice, *targets, *selected, *_shared_addresses(placed, servers))
     if problems:
         return Compilation({}, _in_order(problems), reading.skipped)
     routes = (each.view.record() for each in unique if isinstance(each.view, ModelRoute))
     schedulers = (each.view.record() for each in unique if isinstance(each.view, SchedulerFile))
     compiled: Iterator[records.Record] = chain(
-        routes, (server.record() for server in servers.values()), (pod for _, pod in routable), schedulers
+        routes, (server.record() for server in servers.values()), (pod for _, pod in placed), schedulers
     )
     by_key = {record.key: record for record in sorted(compiled, key=lambda record: record.key)}
-    return Compilation(by_key, skipped=reading.skipped)
+    notes = chain(
+        _unused_connectors(servers),
+        *(selection.idle for _, _, selection in routable),
+        incomplete_groups(pod for _, pod in placed),
+    )
+    return Compilation(by_key, (), reading.skipped, tuple(sorted(notes)))
 
 
 def _unique(objects: tuple[Found, ...]) -> tuple[list[Found], list[Problem]]:
@@ -59,14 +77,16 @@ def _unique(objects: tuple[Found, ...]) -> tuple[list[Found], list[Problem]]:
     return list(first.values()), problems
 
 
-def _pod(pod: Pod, servers: dict[str, ModelServer]) -> records.Pod | None:
-    """The record of a pod that some server selects and requests may go to."""
-    names = sorted(
-        server.metadata.name
-        for server in servers.values()
-        if server.metadata.namespace == pod.metadata.namespace and server.selects(pod.metadata.labels)
-    )
-    return pod.record(tuple(names)) if names and pod.routable else None
+def _selection_problems(pods: Iterable[tuple[Found, Selection]]) -> Iterator[Problem]:
+    for found, selection in pods:
+        for fault in selection.faults:
+            yield Problem(found.file, found.label, fault.field, fault.message)
+
+
+def _unused_connectors(servers: dict[str, ModelServer]) -> Iterator[str]:
+    for label, server in servers.items():
+        if server.spec.kv_connector is not None and server.spec.workload_selector.pd_group is None:
+            yield f"spec.kvConnector of {label} has no effect without spec.workloadSelector.pdGroup"
 
 
 def _missing_targets(objects: list[Found]) -> Iterator[Problem]:

@@ -48,5 +48,9 @@ def _report(now: Compilation, before: Compilation, generation: int) -> None:
         return
     if before.problems:
         log.info("the manifests are valid again")
+    known = set(before.notes)
+    for note in now.notes:
+        if note not in known:
+            log.warning("%s", note)
     if not any(isinstance(record, ModelRoute) for record in now.records.values()):
         log.warning("the manifests hold no ModelRoute: every model is unknown (404)")

@@ -143,7 +143,8 @@ class Admin:
 
 def _state(views: Views) -> dict[str, Any]:
     snapshot = views.snapshot()
-    keys = sorted({endpoint.key for endpoints in snapshot.endpoints.values() for endpoint in endpoints})
+    pools = (*snapshot.endpoints.values(), *snapshot.prefill.values())
+    keys = sorted({endpoint.key for endpoints in pools for endpoint in endpoints})
     return {
         "epoch": snapshot.epoch,
         "generation": snapshot.generation,

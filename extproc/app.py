@@ -23,11 +23,14 @@ from extproc.decide import Decider
 from extproc.explain import Journal
 from extproc.fleet import Fleet
 from extproc.follow import Follow
+from extproc.handoff.driver import Driver
+from extproc.handoff.engines import Engines as PrefillEngines
 from extproc.http_server import listen
+from extproc.legs import Legs
 from extproc.metrics import Gauges, Metrics
 from extproc.reservations import Reservations
 from extproc.secret import Secret
-from extproc.server import AccessLogSink, ExtProc, grpc_server
+from extproc.server import AccessLogSink, ExtProc, drain, grpc_server
 from extproc.settings import Settings
 from extproc.share import Share
 from extproc.state.engines import Engines
@@ -38,6 +41,7 @@ from extproc.teach import Teach
 from extproc.tokens import Tokens
 from extproc.turns import Turns
 from extproc.wire import Encoder
+from extproc.witness import Witness
 
 log = logging.getLogger("kvoy.extproc")
 
@@ -115,7 +119,6 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
     instance = f"{socket.gethostname()}/{settings.name}/{secrets.token_hex(4)}"
     state = _State.of(store, instance)
     metrics = Metrics()
-    metrics.registry.register(Gauges(lambda: _condition(state), state.reservations.counts))
     journal = Journal(settings.name, time.time)
     async with AsyncExitStack() as resources:
         http = await resources.enter_async_context(aiohttp.ClientSession())
@@ -123,16 +126,22 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
             Tokens(settings.tokenizers, http, time.monotonic, datetime.now)
         )
         turns = Turns(instance, state.reservations.peers, time.time)
-        decider = Decider(state.fleet, tokens, journal, Random(), turns.now)
+        legs = Legs(state.fleet, metrics.computed)
+        metrics.registry.register(Gauges(lambda: _condition(state, legs), state.reservations.counts))
+        decider = Decider(state.fleet, legs, tokens, journal, Random(), turns.now)
         state.replica.watch(decider.adopt)
-        extproc = ExtProc(
-            decider, Encoder(settings.name, instance), metrics, settings.body_limit, time.perf_counter
+        engines = await resources.enter_async_context(PrefillEngines(time.monotonic))
+        driver = await resources.enter_async_context(
+            Driver(engines, legs, Witness(metrics, journal, legs), Random(), time.monotonic)
         )
+        encoder = Encoder(settings.name, instance)
+        extproc = ExtProc(decider, driver, encoder, metrics, settings.body_limit, time.perf_counter)
 
         def ended(outcome: Outcome) -> None:
             metrics.ended(outcome)
             journal.ended(outcome.reservation.request_id, outcome)
             state.fleet.ended(outcome)
+            legs.ended(outcome.reservation.id)
 
         sink = AccessLogSink(state.reservations, ended, metrics.expired, instance, time.monotonic)
         serving = asyncio.Event()
@@ -142,7 +151,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
             loops.append(tasks.create_task(state.follow_engines()))
             loops += [tasks.create_task(_sweep(sink)), tasks.create_task(listen(admin.app(), settings.admin))]
             loops.append(tasks.create_task(_prepare(tokens, decider, state.replica)))
-            await _answer(extproc, sink, settings, state, serving, stop)
+            await _answer(extproc, driver, sink, settings, state, serving, stop)
             for task in loops:
                 task.cancel()
 
@@ -166,6 +175,7 @@ def _views(
 
 async def _answer(
     extproc: ExtProc,
+    driver: Driver,
     sink: AccessLogSink,
     settings: Settings,
     state: _State,
@@ -185,7 +195,7 @@ async def _answer(
     await stop.wait()
     serving.clear()
     sink.close()
-    await server.stop(settings.drain_s)
+    await drain(server, driver, settings.drain_s)
 
 
 async def _first(wanted: Coroutine[None, None, None], *, unless: asyncio.Event) -> bool:
@@ -217,7 +227,7 @@ async def _sweep(sink: AccessLogSink) -> None:
         sink.sweep()
 
 
-def _condition(state: _State) -> dict[str, float]:
+def _condition(state: _State, legs: Legs) -> dict[str, float]:
     replica, follow = state.replica, state.follow
     return {
         "kvoy_ready": float(replica.ready),
@@ -227,6 +237,7 @@ def _condition(state: _State) -> dict[str, float]:
         "kvoy_config_generation": float(replica.snapshot.generation),
         "kvoy_state_reloads": float(replica.reloads),
         "kvoy_state_gaps": float(replica.gaps),
+        "kvoy_prefills_open": float(legs.open),
         "kvoy_cache_reloads": float(follow.reloads),
         "kvoy_cache_gaps": float(follow.gaps),
         "kvoy_cache_prefix_blocks": float(state.holdings.entries(Namespace.PREFIX)),

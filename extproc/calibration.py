@@ -66,6 +66,12 @@ class Claim:
     """Prefix chain of the prompt."""
     depth: int
     """Blocks of the chain that the life had already."""
+    received: bool = False
+    """The engine gets the prompt's KV cache from another one, and its answer tells of that one's cache."""
+
+    def tested_by(self, outcome: Outcome) -> bool:
+        """Whether what an answer tells of caches is about the engine of which this was claimed."""
+        return not outcome.moved and not self.received
 
 
 class Forget(NamedTuple):
@@ -155,10 +161,11 @@ class Calibration:
         if outcome.end is not End.COMPLETE or not entry.prompt_tokens:
             return []
         self._measure_text(claim, outcome.reservation.server, entry.prompt_tokens)
-        if entry.cached_tokens is None:
+        if claim.received or entry.cached_tokens is None:
             return []
-        if tpot_s is not None and entry.duration_s:
-            decoding = max(0, entry.completion_tokens - 1) * tpot_s
+        decoded = max(0, entry.completion_tokens - 1)
+        if entry.duration_s and (tpot_s is not None or not decoded):
+            decoding = decoded * (tpot_s or 0.0)
             self._measure_pace(claim, entry.prompt_tokens - entry.cached_tokens, entry.duration_s, decoding)
         return self._judge(claim, entry.cached_tokens, entry.prompt_tokens)
 

@@ -1,30 +1,35 @@
 """The story of a request: understand it, find its rule, draw a ModelServer, place it, reserve.
 
-`plan` is pure but for its draw. Placing reads what the fleet knows as of now, and choosing a pod and counting
-the request on it are one synchronous step: a burst inside one worker sees its own choices. Only a ModelServer
-whose profile matches exactly makes a request wait, for its token ids and under a deadline.
+Placing reads what the fleet knows as of now, and choosing endpoints and counting the request on them are one
+synchronous step: a burst inside one worker sees its own choices. Only a ModelServer whose profile matches
+exactly makes a request wait here, for its token ids and under a deadline. Where prefill and decode are apart,
+what is decided is a `HandOff`, which `handoff.driver` carries out.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import msgspec
 
-from extproc import request, route, splice
+from extproc import apart, request
 from extproc.exchange import Decide, Decision, LocalAnswer, Routing, rejected
 from extproc.explain import Journal, Listed, Refused, Routed, edits
 from extproc.fleet import Fleet
+from extproc.handoff.handoff import HandOff
+from extproc.legs import Legs
 from extproc.lookup import Lookup
+from extproc.plan import Plan, list_models, plan, tokenizer
 from extproc.rejection import Rejection
 from extproc.request import Head, InferenceRequest
-from extproc.route import RouteMatch
+from extproc.schedule import pair
+from extproc.schedule.pair import Pair
 from extproc.schedule.placement import Nobody, Placement
 from extproc.schedule.pool import Prompt
 from extproc.schedule.scheduler import Scheduler
 from extproc.state.records import ModelServer
-from extproc.state.snapshot import EMPTY, Endpoint, Snapshot
+from extproc.state.snapshot import EMPTY, Snapshot
 from extproc.tokens import Found, Miss, Parts, Question, Tokens
 
 TOKENS_DEADLINE_S = 0.05
@@ -33,69 +38,13 @@ _ENGINES_ASKED = 3
 """Pods that may be asked for the token ids of one prompt, one after the other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request that is understood, and the pool of endpoints it may go to."""
-
-    ask: Decide
-    snapshot: Snapshot
-    """The configuration that it was planned on."""
-    request: InferenceRequest | None
-    """None where the path's body is not parsed."""
-    match: RouteMatch
-    server: ModelServer
-    endpoints: tuple[Endpoint, ...]
-
-    @property
-    def adapter(self) -> str | None:
-        """The LoRA adapter that is asked for."""
-        return self.request.model if self.match.adapter and self.request is not None else None
-
-    def body(self) -> bytes | None:
-        """The edited body; None where it stays. An adapter keeps its name, a base model gets its server's."""
-        if self.request is None:
-            return None
-        model = None if self.match.adapter else self.server.model
-        return splice.rewrite(self.request, model, self.server.report_usage)
-
-
-def plan(snapshot: Snapshot, ask: Decide, rng: Random) -> Plan | Rejection:
-    """Everything about a decision that does not depend on the state of the engines."""
-    parsed = None if ask.body is None else request.parse(request.APIS[ask.head.path], ask.body)
-    if isinstance(parsed, Rejection):
-        return parsed
-    match = route.find(snapshot, ask.head, None if parsed is None else parsed.model)
-    if isinstance(match, Rejection):
-        return match
-    server = route.draw(match.rule, rng)
-    endpoints = snapshot.endpoints[server.key]
-    if not endpoints:
-        name = f"{server.namespace}/{server.name}"
-        return Rejection("no-ready-pod", f"The ModelServer {name} has no ready pod; try again later.")
-    return Plan(ask, snapshot, parsed, match, server, endpoints)
-
-
-def list_models(snapshot: Snapshot) -> LocalAnswer:
-    """The answer to ``GET /v1/models``: every model and adapter that some route serves."""
-    models = [
-        {"id": name, "object": "model", "created": int(created), "owned_by": "kvoy"}
-        for name, created in snapshot.models
-    ]
-    body = msgspec.json.encode({"object": "list", "data": models})
-    return LocalAnswer(200, (("content-type", "application/json"),), body)
-
-
-def tokenizer(server: ModelServer) -> str | None:
-    """The directory of a ModelServer's tokeniser; None: it is called like the model that is asked for."""
-    return server.tokenizer or server.model
-
-
 class Decider:
     """Makes decisions on the current snapshot, reserves what it chose and keeps the reasons."""
 
     def __init__(
         self,
         fleet: Fleet,
+        legs: Legs,
         tokens: Tokens,
         journal: Journal,
         rng: Random,
@@ -103,37 +52,41 @@ class Decider:
     ) -> None:
         """`turn` gives where to begin among equals (`turns.Turns.now`)."""
         self._fleet = fleet
+        self._legs = legs
         self._tokens = tokens
         self._journal = journal
         self._rng = rng
         self._turn = turn
         self._snapshot = EMPTY
         self._schedulers: Mapping[str, Scheduler] = {}
+        self._wanted_headers: frozenset[str] = frozenset()
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Decide on this configuration from now on; raises ValueError, and keeps the former, if it cannot."""
         schedulers = {key: _scheduler(server, snapshot) for key, server in snapshot.servers.items()}
         self._fleet.adopt(snapshot)
         self._snapshot, self._schedulers = snapshot, schedulers
+        hands_off = any(server.disaggregation is not None for server in snapshot.servers.values())
+        self._wanted_headers = snapshot.header_names | (apart.PASSED_ON if hands_off else frozenset())
 
     @property
     def wanted_headers(self) -> frozenset[str]:
-        """Names of the headers that the current rules look at."""
-        return self._snapshot.header_names
+        """Names of the headers that the current rules, or prefill engines, look at."""
+        return self._wanted_headers
 
-    def decide(self, ask: Decide) -> Decision | Plan:
+    def decide(self, ask: Decide) -> Decision | HandOff | Plan:
         """Choose and reserve, or answer here; a Plan where token ids are wanted first: see `informed`."""
         snapshot = self._snapshot
         if ask.head.method in ("GET", "HEAD") and ask.head.path in request.MODELS_PATHS:
             return list_models(snapshot)
-        planned = plan(snapshot, ask, self._rng)
+        planned = self._plan(ask)
         if isinstance(planned, Rejection):
             return self._refuse(ask.head, Refused(planned), snapshot.generation)
         if self._wants_ids(planned):
             return planned
         return self._settle(planned, None)
 
-    async def informed(self, planned: Plan) -> Decision:
+    async def informed(self, planned: Plan) -> Decision | HandOff:
         """Carry a plan on with the token ids of its prompt, or without where they take too long."""
         ids = await self._ids(planned)
         renewed = self._renewed(planned)
@@ -146,8 +99,7 @@ class Decider:
         snapshot = self._snapshot
         if head.method in ("GET", "HEAD") and head.path in request.MODELS_PATHS:
             return self._journal.preview(head, Listed(), snapshot.generation, {})
-        parsed = head.method == "POST" and head.path in request.APIS
-        planned = plan(snapshot, Decide(head, body if parsed else None), self._rng)
+        planned = self._plan(Decide(head, body))
         if isinstance(planned, Rejection):
             return self._journal.preview(head, Refused(planned), snapshot.generation, {})
         ids = None
@@ -156,10 +108,10 @@ class Decider:
             planned = self._renewed(planned)
             if isinstance(planned, Rejection):
                 return self._journal.preview(head, Refused(planned), snapshot.generation, {})
-        placement = self._place(planned, self._lookup(planned, ids), ids)
-        if isinstance(placement, Nobody):
-            return self._journal.preview(head, _refused(planned, placement), snapshot.generation, {})
-        routed = Routed(planned.match, planned.server, placement)
+        placed = self._place(planned, self._lookup(planned, ids), ids)
+        if isinstance(placed, Nobody):
+            return self._journal.preview(head, _refused(planned, placed), snapshot.generation, {})
+        routed = Routed(planned.match, planned.server, placed)
         return self._journal.preview(head, routed, snapshot.generation, edits(body, planned.body()))
 
     def tokenizers(self) -> set[str]:
@@ -168,14 +120,26 @@ class Decider:
         wanted = (tokenizer(server) for server in servers if self._schedulers[server.key].wants_exact)
         return {name for name in wanted if name is not None}
 
-    def forget(self, routing: Routing) -> None:
-        """Take back the reservation of a decision that never reached Envoy."""
-        self._fleet.take_back(routing.reservation)
+    def forget(self, decision: Routing | HandOff) -> None:
+        """Take back the reservations of a decision that never reached Envoy."""
+        if isinstance(decision, HandOff):
+            self._legs.dropped(decision.reservation, failed=True)
+            self._journal.withdrawn(decision.request_id)
+            self._legs.refused(decision.routing.reservation)
+        else:
+            self._fleet.take_back(decision.reservation)
+
+    def refused(self, handoff: HandOff) -> None:
+        """Take back the answer's leg of a hand-off that is not going to have one."""
+        self._legs.refused(handoff.routing.reservation)
 
     def _renewed(self, planned: Plan) -> Plan | Rejection:
         """The plan on the configuration as it is after a wait."""
-        snapshot = self._snapshot
-        return planned if planned.snapshot is snapshot else plan(snapshot, planned.ask, self._rng)
+        return planned if planned.snapshot is self._snapshot else self._plan(planned.ask)
+
+    def _plan(self, ask: Decide) -> Plan | Rejection:
+        planned = plan(self._snapshot, ask, self._rng)
+        return planned if isinstance(planned, Rejection) else apart.refusal(planned) or planned
 
     def _wants_ids(self, planned: Plan) -> bool:
         return planned.request is not None and self._schedulers[planned.server.key].wants_exact
@@ -193,39 +157,68 @@ class Decider:
         engines = self._rng.sample(addresses, min(_ENGINES_ASKED, len(addresses)))
         return await self._tokens.ids(_question(planned, asked, engines), TOKENS_DEADLINE_S)
 
-    def _settle(self, planned: Plan, ids: Found | Miss | None) -> Decision:
+    def _settle(self, planned: Plan, ids: Found | Miss | None) -> Decision | HandOff:
         """Place and reserve. A decision that fails leaves no count."""
         body = planned.body()
         lookup = self._lookup(planned, ids)
-        placement = self._place(planned, lookup, ids)
-        if isinstance(placement, Nobody):
-            return self._refuse(planned.ask.head, _refused(planned, placement), planned.snapshot.generation)
-        reservation = self._fleet.reserve(
-            planned.server.key,
-            planned.match.route.key,
-            planned.ask.head.request_id,
-            planned.request,
-            lookup,
-            placement,
-        )
-        routing = Routing(planned.server.cluster, placement, reservation.id, body)
+        placed = self._place(planned, lookup, ids)
+        if isinstance(placed, Nobody):
+            return self._refuse(planned.ask.head, _refused(planned, placed), planned.snapshot.generation)
+        settled = self._reserved(planned, lookup, placed, body)
         try:
-            routed = Routed(planned.match, planned.server, placement, reservation.id)
+            routing = settled.routing if isinstance(settled, HandOff) else settled
+            routed = Routed(planned.match, planned.server, placed, routing.reservation)
             self._journal.decided(planned.ask.head, routed, planned.snapshot.generation)
         except Exception:
-            self.forget(routing)
+            self.forget(settled)
             raise
-        return routing
+        return settled
+
+    def _reserved(
+        self, planned: Plan, lookup: Lookup, placed: Placement | Pair, body: bytes | None
+    ) -> Routing | HandOff:
+        server, route, removed = planned.server, planned.match.route.key, planned.removed
+        request_id, asked = planned.ask.head.request_id, planned.request
+        if isinstance(placed, Pair):
+            decode = placed.decode
+            if placed.prefill is not None and asked is not None:
+                first = placed.prefill.chosen.endpoint
+                answer, prompt = self._legs.reserve(
+                    server.key, route, request_id, asked, lookup, decode, first
+                )
+                routing = Routing(server.cluster, placed, answer.id, body, removed=removed)
+                if not request_id:
+                    # Envoy gives every request one; another gateway may not, and engines match legs by it.
+                    request_id = f"{self._rng.getrandbits(128):032x}"
+                    routing = replace(routing, headers=(("x-request-id", request_id),))
+                return apart.hand_off(planned, asked, placed, placed.prefill, routing, prompt.id, request_id)
+        else:
+            decode = placed
+        reservation = self._fleet.reserve(server.key, route, request_id, asked, lookup, decode)
+        return Routing(server.cluster, placed, reservation.id, body, removed=removed)
 
     def _lookup(self, planned: Plan, ids: Found | Miss | None) -> Lookup:
         known = ids.ids if isinstance(ids, Found) else None
         return self._fleet.lookup(planned.server, planned.request, planned.adapter, known)
 
-    def _place(self, planned: Plan, lookup: Lookup, ids: Found | Miss | None) -> Placement | Nobody:
+    def _place(self, planned: Plan, lookup: Lookup, ids: Found | Miss | None) -> Placement | Pair | Nobody:
         notes = _notes(planned, lookup, ids)
         prompt = Prompt(lookup.tokens, planned.adapter, lookup.kind)
-        pool = self._fleet.pool(planned.endpoints, prompt, lookup, notes)
-        return self._schedulers[planned.server.key].place(pool, self._rng, self._turn())
+        scheduler = self._schedulers[planned.server.key]
+        disaggregation = planned.server.disaggregation
+        if disaggregation is None:
+            pool = self._fleet.pool(planned.endpoints, prompt, lookup, notes)
+            return scheduler.place(pool, self._rng, self._turn())
+        decodes = self._fleet.pool(planned.endpoints, prompt, lookup, notes, "decode")
+        prefills = None
+        if planned.prefill:
+            prefills = self._fleet.pool(planned.prefill, prompt, lookup, notes, "prefill")
+        terms = apart.terms(disaggregation, planned.request)
+        placed = pair.choose(scheduler, decodes, prefills, terms, self._rng, self._turn())
+        alone = isinstance(placed, Pair) and placed.why_in_short() == "no-prefill"
+        if alone and not disaggregation.decode_alone:
+            return Nobody("no-pair", prompt, (), len(decodes), notes, "decode")
+        return placed
 
 
 def _notes(planned: Plan, lookup: Lookup, ids: Found | Miss | None) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ the decision into the answers that Envoy's body mode wants:
 * FULL_DUPLEX_STREAMED: the body comes in chunks and the answer to the headers is held back until it is whole;
   then the headers are answered and the body is sent back in chunks.
 
-A path whose body is not parsed is decided on its headers; its body passes by.
+A path whose body is not parsed is decided on its headers and its body passes by; a body that may be JSON is
+decided on all the same, because it may steer an engine (`extproc.control`).
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from enum import Enum, auto
 
 from extproc.rejection import Rejection
 from extproc.request import APIS, Head
+from extproc.schedule.pair import Pair
 from extproc.schedule.placement import Placement
 
 CHUNK_BYTES = 62_000
@@ -56,14 +58,34 @@ Event = HeadersReceived | BodyReceived | TrailersReceived
 
 
 @dataclass(frozen=True, slots=True)
+class Transferred:
+    """What of a request belongs to one transfer, and is taken out again where that is not made or failed."""
+
+    start: int
+    length: int
+    """Bytes of the body, from `start` on, that carry its parameters; 0 where a header does."""
+    partners: tuple[str, ...]
+    """``ip:port`` of the decode endpoints that may get them."""
+    tries: int
+    """Attempts of Envoy's that may carry them; 0 means any number, until one was answered with an error."""
+    needed: bool = False
+    """The decode endpoints can do nothing without: where they are taken out, the attempt is refused."""
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """A decision to pass the request on."""
 
     cluster: str
-    placement: Placement
+    placement: Placement | Pair
     reservation: int
     body: bytes | None
     """The body that replaces the client's; None leaves it."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Set beside those of the placement."""
+    removed: tuple[str, ...] = ()
+    """Headers of the client's that the engine must not see."""
+    transferred: Transferred | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,18 @@ class Decide:
 @dataclass(frozen=True, slots=True)
 class AskForBody:
     """Answer to the headers: go on and show the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepWaiting:
+    """No answer yet, but it will come: Envoy shall wait for it for so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveToWatch:
+    """No decision here: it is for the filter under which a worker can stay with the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +157,16 @@ class PassTrailers:
     """Full duplex: the answer to request trailers."""
 
 
-Answer = AskForBody | RouteOnHeaders | RouteOnBody | LocalAnswer | SendChunk | PassTrailers
+Answer = (
+    AskForBody
+    | KeepWaiting
+    | LeaveToWatch
+    | RouteOnHeaders
+    | RouteOnBody
+    | LocalAnswer
+    | SendChunk
+    | PassTrailers
+)
 
 
 class OutOfOrder(Exception):
@@ -178,13 +221,13 @@ class Exchange:
                 return PassTrailers()
         raise OutOfOrder(f"{type(event).__name__} while waiting for {self.phase.name.lower()}")
 
-    def decided(self, decision: Decision) -> Iterator[Answer]:
+    def decided(self, decision: Decision | LeaveToWatch) -> Iterator[Answer]:
         """The answers that carry out a decision. Raises `OutOfOrder` where none was asked for."""
         opening = self._opening
         if self.phase is not Phase.DECISION or opening is None:
             raise OutOfOrder(f"a decision while waiting for {self.phase.name.lower()}")
         self.phase = Phase.DONE
-        if isinstance(decision, LocalAnswer):
+        if isinstance(decision, (LocalAnswer, LeaveToWatch)):
             yield decision
         elif self._whole is None:
             if opening.mode is BodyMode.FULL_DUPLEX and not opening.last:
@@ -198,7 +241,8 @@ class Exchange:
 
     def _headers(self, event: HeadersReceived) -> Decide | AskForBody | None:
         self._opening = event
-        if event.head.method != "POST" or event.head.path not in APIS:
+        parsed = event.head.method == "POST" and event.head.path in APIS
+        if not parsed and (event.last or not _may_steer(event.head)):
             return self._decide(None)
         if event.last:
             return self._decide(b"")
@@ -231,6 +275,10 @@ class Exchange:
             yield SendChunk(body[start:end], last=end >= len(body) and not self._trailers)
         if self._trailers:
             yield PassTrailers()
+
+
+def _may_steer(head: Head) -> bool:
+    return head.json and head.method in ("POST", "PUT", "PATCH")
 
 
 def rejected(rejection: Rejection) -> LocalAnswer:

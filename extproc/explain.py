@@ -6,18 +6,21 @@ holds names and counts, never prompt text or header values.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import msgspec
 
 from extproc.accesslog import End, Entry, Outcome
 from extproc.calibration import Claim
+from extproc.handoff.ledger import Ending, Result
 from extproc.rejection import Rejection
 from extproc.request import Head
 from extproc.route import RouteMatch
+from extproc.schedule.pair import Pair
 from extproc.schedule.placement import Nobody, Placement
 from extproc.state.records import ModelServer, label
+from extproc.state.snapshot import Endpoint
 
 _LONGEST_TEXT = 256
 """Characters kept of what a client chose: it must not choose our memory."""
@@ -43,7 +46,7 @@ class Routed:
 
     match: RouteMatch
     server: ModelServer
-    placement: Placement
+    placement: Placement | Pair
     reservation: int | None = None
     """None where nothing was reserved: in a preview."""
 
@@ -97,13 +100,31 @@ class Listed:
         return {"status": 200, "why": "the list of models is answered from the configuration"}
 
 
+class _Try(NamedTuple):
+    """One prefill endpoint that was asked."""
+
+    endpoint: Endpoint
+    result: Result
+    seconds: float
+
+    def told(self) -> dict[str, Any]:
+        return {**self._asdict(), "endpoint": label(self.endpoint.key)}
+
+
 @dataclass(slots=True)
 class _Entry:
     path: str
     generation: int
     decided_at: float
     decision: Routed | Refused
+    client_request_id: str
+    tries: list[_Try] = field(default_factory=list)
+    ending: Ending | None = None
     ended: _Ended | None = None
+
+    def handoff(self) -> dict[str, Any]:
+        """How it went between two endpoints, so far."""
+        return {"ending": self.ending, "tries": [each.told() for each in self.tries]}
 
 
 class Journal:
@@ -129,10 +150,28 @@ class Journal:
         request_id = head.request_id[:_LONGEST_TEXT]
         # A request that Envoy had decided twice: the later decision is the one that counted.
         self._forget(self._entries.pop(request_id, None))
-        self._entries[request_id] = _Entry(head.path[:_LONGEST_TEXT], generation, self._clock(), decision)
+        self._entries[request_id] = _Entry(
+            head.path[:_LONGEST_TEXT], generation, self._clock(), decision, head.client_request_id
+        )
         self._rows += decision.rows
         while len(self._entries) > self._decisions or self._rows > self._candidates:
             self._forget(self._entries.popitem(last=False)[1])
+
+    def withdrawn(self, request_id: str) -> None:
+        """Forget a decision that another one takes the place of."""
+        self._forget(self._entries.pop(request_id[:_LONGEST_TEXT], None))
+
+    def tried(self, request_id: str, endpoint: Endpoint, result: Result, seconds: float) -> None:
+        """Remember that a prefill endpoint was asked."""
+        entry = self._entries.get(request_id[:_LONGEST_TEXT])
+        if entry is not None:
+            entry.tries.append(_Try(endpoint, result, seconds))
+
+    def handed_off(self, request_id: str, ending: Ending) -> None:
+        """Remember how a hand-off ended."""
+        entry = self._entries.get(request_id[:_LONGEST_TEXT])
+        if entry is not None:
+            entry.ending = ending
 
     def ended(self, request_id: str, outcome: Outcome) -> None:
         """Remember how a request ended, as far as the decision that it ended is still known."""
@@ -141,7 +180,7 @@ class Journal:
             return
         if entry.decision.reservation == outcome.reservation.id:
             claim = outcome.reservation.claim
-            predicted = claim.predicted if isinstance(claim, Claim) and not outcome.moved else None
+            predicted = claim.predicted if isinstance(claim, Claim) and claim.tested_by(outcome) else None
             entry.ended = _Ended(outcome.entry, outcome.end, outcome.moved, predicted)
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
@@ -150,9 +189,12 @@ class Journal:
         if entry is None:
             return None
         told = self._told(entry.path, entry.decision, entry.generation)
+        if entry.tries or entry.ending is not None:
+            told["handoff"] = {**told["handoff"], **entry.handoff()}
         if entry.ended is not None:
             told["outcome"] = _outcome(entry.ended)
-        return {"request_id": request_id, "decided_at": entry.decided_at, **told}
+        named = {"request_id": request_id, "client_request_id": entry.client_request_id or None}
+        return {**named, "decided_at": entry.decided_at, **told}
 
     def preview(
         self, head: Head, decision: Routed | Refused | Listed, generation: int, changed: Mapping[str, Any]

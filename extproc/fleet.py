@@ -5,6 +5,7 @@ observations (`engines`), cached blocks (`holdings`), and what answers have taug
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from extproc.accesslog import Outcome
 from extproc.cache.capacity import capacity_bytes
@@ -19,7 +20,7 @@ from extproc.schedule.placement import Placement
 from extproc.schedule.pool import Pool, Prompt
 from extproc.state.engines import Engines
 from extproc.state.live import life as life_of
-from extproc.state.records import ModelServer
+from extproc.state.records import ModelServer, Role
 from extproc.state.snapshot import Endpoint, Snapshot
 
 STEERING_AGE_S = 5.0
@@ -60,7 +61,8 @@ class Fleet:
         if snapshot is self._snapshot:
             return
         self._snapshot = snapshot
-        every = [endpoint for endpoints in snapshot.endpoints.values() for endpoint in endpoints]
+        pools = (*snapshot.endpoints.values(), *snapshot.prefill.values())
+        every = [endpoint for endpoints in pools for endpoint in endpoints]
         self._at = {(endpoint.address, endpoint.rank): endpoint for endpoint in every}
         before, self._endpoints = self._endpoints, {}
         for endpoint in every:
@@ -85,7 +87,12 @@ class Fleet:
         return lookup(self._known, asked, ids, self.calibration.bytes_per_token(server.key), roots)
 
     def pool(
-        self, endpoints: Sequence[Endpoint], prompt: Prompt, found: Lookup, notes: tuple[str, ...] = ()
+        self,
+        endpoints: Sequence[Endpoint],
+        prompt: Prompt,
+        found: Lookup,
+        notes: tuple[str, ...] = (),
+        role: Role | None = None,
     ) -> Pool:
         """The columns of a decision, as of now."""
         keys = [endpoint.key for endpoint in endpoints]
@@ -99,6 +106,7 @@ class Fleet:
             seen.observed,
             seen.now,
             notes,
+            role,
         )
 
     def reserve(
@@ -109,27 +117,36 @@ class Fleet:
         asked: InferenceRequest | None,
         found: Lookup,
         placement: Placement,
+        *,
+        receives: bool = False,
     ) -> Reservation:
-        """Count a request on the endpoint that was chosen, which will have cached its prompt."""
+        """Count a request on the endpoint that was chosen, which will have cached its prompt.
+
+        It has to compute what it has not cached, unless it `receives` that from another engine.
+        """
         chosen = placement.chosen
-        endpoint, key = chosen.endpoint, chosen.endpoint.key
-        ahead = self.reservations.load(key).tokens
-        claim = None if asked is None else self._claim(endpoint, found, placement, ahead)
-        cached = found.approximate([endpoint])[0] if chosen.cached is None else chosen.cached
-        to_compute = min(max(0, found.tokens - cached), _LONGEST_PREFILL)
-        reservation = self.reservations.reserve(
-            endpoint=key,
-            address=endpoint.address,
-            server=server,
-            route=route,
-            request_id=request_id,
-            tokens=to_compute,
-            prefill_s=self.calibration.prefill_s(key, ahead + to_compute),
-            claim=claim,
-        )
-        if claim is not None:
-            self.holdings.learn(claim.life, claim.chain)
-        return reservation
+        endpoint = chosen.endpoint
+        claim = None
+        if asked is not None:
+            exact = placement.exact and found.is_exact([endpoint])
+            claim = self._claim(endpoint, found, exact=exact, receives=receives)
+        tokens = 0 if receives else _to_compute(endpoint, found, chosen.cached)
+        return self._count(endpoint, server, route, request_id, tokens, claim)
+
+    def reserve_leg(self, server: str, route: str, found: Lookup, endpoint: Endpoint) -> Reservation:
+        """Count a prompt alone on a prefill endpoint; its request is counted where it is answered."""
+        claim = self._claim(endpoint, found, exact=found.is_exact([endpoint]))
+        return self._count(endpoint, server, route, "", _to_compute(endpoint, found, None), claim)
+
+    def owe(self, reservation_id: int, found: Lookup) -> None:
+        """A request that should have received its prompt's cache does not: its endpoint computes it."""
+        reservation = self.reservations.get(reservation_id)
+        if reservation is None or not isinstance(reservation.claim, Claim):
+            return
+        claim = replace(reservation.claim, received=False)
+        tokens = _lacking(found, found.promised(claim.depth))
+        prefill_s = self.calibration.prefill_s(claim.endpoint, claim.ahead + tokens)
+        self.reservations.owe(reservation_id, tokens, prefill_s, claim)
 
     def take_back(self, reservation_id: int) -> None:
         """Undo a reservation: the request never reaches the endpoint."""
@@ -157,20 +174,44 @@ class Fleet:
                 case Unlearn(life, depth):
                     self.holdings.correct(life, claim.chain, depth)
 
-    def _claim(self, endpoint: Endpoint, found: Lookup, placement: Placement, ahead: int) -> Claim:
+    def _count(
+        self,
+        endpoint: Endpoint,
+        server: str,
+        route: str,
+        request_id: str,
+        tokens: int,
+        claim: Claim | None,
+    ) -> Reservation:
+        ahead = self.reservations.load(endpoint.key).tokens
+        reservation = self.reservations.reserve(
+            endpoint=endpoint.key,
+            address=endpoint.address,
+            server=server,
+            route=route,
+            request_id=request_id,
+            tokens=tokens,
+            prefill_s=self.calibration.prefill_s(endpoint.key, ahead + tokens),
+            claim=claim,
+        )
+        if claim is not None:
+            self.holdings.learn(claim.life, claim.chain)
+        return reservation
+
+    def _claim(self, endpoint: Endpoint, found: Lookup, *, exact: bool, receives: bool = False) -> Claim:
         life = self._lives[endpoint.key]
         depth = found.depth(life)
-        exact = placement.exact and found.is_exact([endpoint])
         return Claim(
             endpoint=endpoint.key,
             life=life,
             source="exact" if exact else "approximate",
             predicted=found.held(endpoint) if exact else found.promised(depth),
             prompt_bytes=found.prompt_bytes,
-            ahead=ahead,
+            ahead=self.reservations.load(endpoint.key).tokens,
             epoch=self.calibration.epoch(life),
             chain=found.chain,
             depth=depth,
+            received=receives,
         )
 
     def _learn_moved(self, outcome: Outcome, claim: Claim) -> None:
@@ -227,3 +268,12 @@ class Fleet:
     def _capacity_bytes(self, key: str) -> int:
         engine = self.engines.get(key)
         return capacity_bytes(None if engine is None else engine.capacity_tokens)
+
+
+def _to_compute(endpoint: Endpoint, found: Lookup, cached: int | None) -> int:
+    """Prompt tokens that an endpoint has not cached; `cached` where that is known already."""
+    return _lacking(found, found.approximate([endpoint])[0] if cached is None else cached)
+
+
+def _lacking(found: Lookup, cached: int) -> int:
+    return min(max(0, found.tokens - cached), _LONGEST_PREFILL)

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 from extproc.accesslog import Outcome
 from extproc.calibration import Claim
 from extproc.exchange import Decision, LocalAnswer
+from extproc.handoff.handoff import HandOff
+from extproc.handoff.ledger import Ending, Result
 from extproc.state.live import Load
 from extproc.state.records import label
 
@@ -69,16 +71,45 @@ class Metrics:
             registry=self.registry,
             buckets=_REQUEST_BUCKETS,
         )
+        self._prefills = Counter(
+            "kvoy_prefills",
+            "Tries to have a prompt computed by a prefill endpoint, by ModelServer and what came of it.",
+            ["server", "result"],
+            registry=self.registry,
+        )
+        self._prefill_seconds = Histogram(
+            "kvoy_prefill_seconds",
+            "From asking a prefill endpoint to its answer, where that was good.",
+            ["server"],
+            registry=self.registry,
+            buckets=_REQUEST_BUCKETS,
+        )
+        self._prefill_tokens = Counter(
+            "kvoy_prefill_tokens",
+            "Prompt tokens of prefill endpoints' answers, and those of them that were cached there.",
+            ["server", "kind"],
+            registry=self.registry,
+        )
+        self._handoffs = Counter(
+            "kvoy_handoffs",
+            "Requests for two endpoints, by ModelServer and how their hand-off ended.",
+            ["server", "ending"],
+            registry=self.registry,
+        )
         self._expired = Counter(
             "kvoy_reservations_expired",
             "Reservations dropped because Envoy died, or a request outlived its limit.",
             registry=self.registry,
         )
 
-    def decided(self, decision: Decision, seconds: float) -> None:
+    def decided(self, decision: Decision | HandOff, seconds: float) -> None:
         self._decisions.observe(seconds)
         if isinstance(decision, LocalAnswer):
-            self._local.labels(str(decision.status)).inc()
+            self.answered(decision)
+
+    def answered(self, answer: LocalAnswer) -> None:
+        """A request ended here."""
+        self._local.labels(str(answer.status)).inc()
 
     def ended(self, outcome: Outcome) -> None:
         entry, server = outcome.entry, label(outcome.reservation.server)
@@ -89,13 +120,30 @@ class Metrics:
         self._tokens.labels(server, "completion").inc(entry.completion_tokens)
         self._tokens.labels(server, "cached").inc(entry.cached_tokens or 0)
         claim = outcome.reservation.claim
-        if isinstance(claim, Claim) and entry.cached_tokens is not None and not outcome.moved:
+        if isinstance(claim, Claim) and entry.cached_tokens is not None and claim.tested_by(outcome):
             self._tokens.labels(server, "predicted").inc(claim.predicted)
             self._tokens.labels(server, "found").inc(entry.cached_tokens)
         if entry.first_byte_s is not None:
             self._first_byte.labels(server).observe(entry.first_byte_s)
         if entry.duration_s is not None:
             self._duration.labels(server).observe(entry.duration_s)
+
+    def tried(self, handoff: HandOff, result: Result, seconds: float) -> None:
+        """One prefill endpoint was asked."""
+        server = label(handoff.routing.cluster)
+        self._prefills.labels(server, result).inc()
+        if result == "computed":
+            self._prefill_seconds.labels(server).observe(seconds)
+
+    def computed(self, outcome: Outcome) -> None:
+        """A prefill endpoint has computed a prompt."""
+        entry, server = outcome.entry, label(outcome.reservation.server)
+        self._prefill_tokens.labels(server, "prompt").inc(entry.prompt_tokens)
+        self._prefill_tokens.labels(server, "cached").inc(entry.cached_tokens or 0)
+
+    def handed_off(self, handoff: HandOff, ending: Ending) -> None:
+        """A hand-off is over."""
+        self._handoffs.labels(label(handoff.routing.cluster), ending).inc()
 
     def expired(self, count: int) -> None:
         self._expired.inc(count)
@@ -113,6 +161,7 @@ GAUGES: Mapping[str, str] = {
     "kvoy_state_reloads": "Whole reloads of the state since start.",
     "kvoy_state_gaps": "Gaps seen in the stream of configurations since start.",
     "kvoy_state_lag_seconds": "Age of the newest entry of the last read of the streams.",
+    "kvoy_prefills_open": "Prompts that prefill endpoints are computing for this worker.",
     "kvoy_cache_reloads": "Times that all engines' cached blocks were loaded since start.",
     "kvoy_cache_gaps": "Gaps seen in the stream of cached blocks since start.",
     "kvoy_cache_prefix_blocks": "Distinct blocks known from placements.",

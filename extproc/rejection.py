@@ -28,12 +28,20 @@ REASONS = MappingProxyType(
         "invalid-model": Reason(400, "invalid_request_error", "`model` is not a non-empty string."),
         "missing-input": Reason(400, "invalid_request_error", "The field with the prompt is absent."),
         "invalid-input": Reason(400, "invalid_request_error", "The field with the prompt has a wrong type."),
+        "not-divisible": Reason(
+            400, "invalid_request_error", "Needs one engine for prompt and answer, and there are only others."
+        ),
         "unknown-model": Reason(404, "not_found_error", "No ModelRoute serves this model."),
         "no-matching-rule": Reason(404, "not_found_error", "No rule of the model's routes matches."),
         "body-too-large": Reason(413, "invalid_request_error", "The body exceeds the configured limit."),
         "saturated": Reason(429, "rate_limit_error", "Every ready pod has too much to do already."),
         "no-adapter": Reason(503, "service_unavailable_error", "No ready pod has the LoRA adapter loaded."),
         "no-ready-pod": Reason(503, "service_unavailable_error", "The chosen ModelServer has no ready pod."),
+        "no-pair": Reason(
+            503, "service_unavailable_error", "No group has both a prefill and a decode pod ready."
+        ),
+        "prefill-failed": Reason(502, "server_error", "No prefill endpoint computed the prompt."),
+        "prefill-timeout": Reason(504, "server_error", "No prefill endpoint computed the prompt in time."),
         "internal-error": Reason(500, "server_error", "A defect in kvoy; the worker's log has the trace."),
     }
 )

@@ -6,6 +6,7 @@ prompt is scanned once and never copied. Nothing here raises on bad input; it an
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 
 import msgspec
@@ -53,8 +54,14 @@ class Head:
     path: str
     """Without the query."""
     headers: Mapping[str, str]
-    """Lower-case names; only those that some rule looks at."""
+    """Lower-case names; only those that some rule looks at, or a prefill engine needs."""
     request_id: str = ""
+    client_request_id: str = ""
+    """What the client itself had called it; empty if it did not."""
+    control: tuple[str, ...] = ()
+    """Names of the headers that steer an engine (`extproc.control`), as the client sent them."""
+    json: bool = False
+    """The body may be JSON: its type says so, or nothing."""
 
 
 def bare(path: str) -> str:
@@ -78,6 +85,8 @@ class InferenceRequest:
     """Field to its JSON text, of every field that becomes part of the prompt, in the order of the prompt."""
     cache_salt: str = ""
     """Requests of different salts share no cache."""
+    control: bool = False
+    """The body has members that steer an engine, or may hold some: `extproc.control` looks closer."""
 
     def prompt_text(self) -> bytes | memoryview:
         """All JSON text that becomes the prompt; not copied where it is one field."""
@@ -102,11 +111,37 @@ class _Body(msgspec.Struct):
     instructions: msgspec.Raw = msgspec.Raw()
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
     cache_salt: msgspec.Raw = msgspec.Raw()
+    kv_transfer_params: msgspec.Raw = msgspec.Raw()
+    ec_transfer_params: msgspec.Raw = msgspec.Raw()
+    bootstrap_host: msgspec.Raw = msgspec.Raw()
+    bootstrap_port: msgspec.Raw = msgspec.Raw()
+    bootstrap_room: msgspec.Raw = msgspec.Raw()
+    bootstrap_pair_key: msgspec.Raw = msgspec.Raw()
+    routed_dp_rank: msgspec.Raw = msgspec.Raw()
+    disagg_prefill_dp_rank: msgspec.Raw = msgspec.Raw()
+    data_parallel_rank: msgspec.Raw = msgspec.Raw()
+    vllm_xargs: msgspec.Raw = msgspec.Raw()
+    sampling_params: msgspec.Raw = msgspec.Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _NULL = msgspec.Raw(b"null")
+_steering = attrgetter(
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "bootstrap_host",
+    "bootstrap_port",
+    "bootstrap_room",
+    "bootstrap_pair_key",
+    "routed_dp_rank",
+    "disagg_prefill_dp_rank",
+    "data_parallel_rank",
+    "vllm_xargs",
+    "sampling_params",
+)
+"""The members that are, or may hold, those of `extproc.control.FIELDS`."""
+_NOTHING_STEERS = _steering(_Body())
 
 
 def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
@@ -117,10 +152,8 @@ def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
         if not body.isascii():
             body.decode()
         fields = _decode_body(body)
-    except UnicodeDecodeError as error:
-        return Rejection("invalid-json", f"The body is not UTF-8: byte {error.start} is invalid.")
-    except (msgspec.DecodeError, RecursionError) as error:
-        return Rejection("invalid-json", f"The body is not a JSON object: {_told(error)}.")
+    except UNREADABLE as error:
+        return unreadable(error)
     model = _model(fields.model)
     if isinstance(model, Rejection):
         return model
@@ -136,14 +169,22 @@ def parse(api: Api, body: bytes) -> InferenceRequest | Rejection:
         stream_options_slice=fields.stream_options,
         prompt=_prompt(api, fields),
         cache_salt=_salt(fields.cache_salt),
+        control=_steering(fields) != _NOTHING_STEERS,
     )
 
 
-def _told(error: Exception) -> str:
-    """The decoder's message; nesting gets our own words, since Python's speak of its stack."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return str(error).removeprefix("JSON is malformed: ")
+UNREADABLE = (UnicodeDecodeError, msgspec.DecodeError, RecursionError)
+"""What decoding a body raises where it is no JSON in UTF-8."""
+
+
+def unreadable(error: Exception) -> Rejection:
+    """The answer to a body that raised one of UNREADABLE; nesting gets our own words, since Python's speak
+    of its stack."""
+    if isinstance(error, UnicodeDecodeError):
+        return Rejection("invalid-json", f"The body is not UTF-8: byte {error.start} is invalid.")
+    deep = isinstance(error, RecursionError)
+    told = "it is nested too deeply" if deep else str(error).removeprefix("JSON is malformed: ")
+    return Rejection("invalid-json", f"The body is not a JSON object: {told}.")
 
 
 def _model(raw: msgspec.Raw) -> str | Rejection:

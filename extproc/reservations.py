@@ -101,10 +101,24 @@ class Reservations:
             self._by_request[request_id] = reservation.id
         pending = tokens if prefill_s > 0 else 0
         if pending:
-            self._computing[reservation.id] = reservation
-            heapq.heappush(self._due, _Due(now + prefill_s, reservation.id))
+            self._compute(reservation, prefill_s)
         self._shift(endpoint, 1, pending)
         return reservation
+
+    def get(self, reservation_id: int) -> Reservation | None:
+        """A reservation that is held; None when it is not, or no longer, counted."""
+        return self._held.get(reservation_id)
+
+    def owe(self, reservation_id: int, tokens: int, prefill_s: float, claim: object | None) -> None:
+        """Its engine has more to do than was thought: so many prompt tokens to compute, and another claim."""
+        before = self._held.get(reservation_id)
+        if before is None or reservation_id in self._computing:
+            return
+        reservation = msgspec.structs.replace(before, tokens=tokens, claim=claim)
+        self._held[reservation_id] = reservation
+        if tokens and prefill_s > 0:
+            self._compute(reservation, prefill_s)
+            self._shift(reservation.endpoint, 0, tokens)
 
     def release(self, reservation_id: int) -> Reservation | None:
         """Stop counting a request; None when it is not, or no longer, counted."""
@@ -181,6 +195,10 @@ class Reservations:
     def forget_silent(self) -> None:
         """Drop what workers stated that have not been heard for `SILENCE_S`; to be called every second."""
         self._peers.forget(self._clock() - SILENCE_S)
+
+    def _compute(self, reservation: Reservation, prefill_s: float) -> None:
+        self._computing[reservation.id] = reservation
+        heapq.heappush(self._due, _Due(self._clock() + prefill_s, reservation.id))
 
     def _shift(self, endpoint: str, requests: int, tokens: int) -> None:
         before = self._own.get(endpoint, NOTHING)

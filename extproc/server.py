@@ -15,17 +15,34 @@ from grpc import aio
 
 from extproc import wire
 from extproc.accesslog import Outcome, settle
-from extproc.decide import Decider, Plan
-from extproc.exchange import Decide, Decision, Exchange, OutOfOrder, Routing, rejected
+from extproc.decide import Decider
+from extproc.exchange import (
+    Decide,
+    Decision,
+    Exchange,
+    KeepWaiting,
+    LeaveToWatch,
+    LocalAnswer,
+    OutOfOrder,
+    Routing,
+    rejected,
+)
+from extproc.handoff.course import Course
+from extproc.handoff.driver import Driver
+from extproc.handoff.handoff import HandOff
 from extproc.metrics import Metrics
+from extproc.plan import Plan
 from extproc.rejection import Rejection
 from extproc.reservations import Reservations
+from extproc.state import envoy
 from extproc.wire import Encoder, Malformed
 
 log = logging.getLogger("kvoy.extproc")
 
 _SILENCE_S = 3.0
 """How long entries still on their way may take after their stream has ended."""
+_FOR_PREFILLS = 0.8
+"""Share of the time for finishing that a prefill has which an answer waits for."""
 
 
 class ExtProc:
@@ -34,12 +51,14 @@ class ExtProc:
     def __init__(
         self,
         decider: Decider,
+        driver: Driver,
         encoder: Encoder,
         metrics: Metrics,
         body_limit: int,
         perf_counter: Callable[[], float],
     ) -> None:
         self._decider = decider
+        self._driver = driver
         self._encoder = encoder
         self._metrics = metrics
         self._body_limit = body_limit
@@ -50,6 +69,9 @@ class ExtProc:
 
         Returns right after the last answer: a stream kept open until the response ends would make a restart
         of this service cut every response in flight, and would hold one of Envoy's circuit-breaker slots.
+        Only while a prompt is computed that a decode engine waits for, the stream stays open: either side can
+        tell the other that it has no use any more, and the filter that asked ends the request if this worker
+        is lost.
         """
         exchange = Exchange(self._body_limit)
         try:
@@ -59,26 +81,64 @@ class ExtProc:
                     return
                 step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
                 if isinstance(step, Decide):
-                    await self._carry_out(exchange, await self._decide(step), context)
+                    decision = await self._decide(step)
+                    if not isinstance(decision, HandOff):
+                        await self._carry_out(exchange, decision, context)
+                    elif self._driver.stays(decision) and _watch(context) == envoy.WATCH_OFFERED:
+                        self._decider.forget(decision)
+                        await self._carry_out(exchange, LeaveToWatch(), context)
+                    else:
+                        await self._hand_over(exchange, decision, context)
                 elif step is not None:
                     await context.write(self._encoder.encode(step))
         except (Malformed, OutOfOrder) as error:
             log.warning("ext_proc stream refused: %s", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    async def _carry_out(self, exchange: Exchange, decision: Decision, context: Any) -> None:
+    async def _carry_out(self, exchange: Exchange, decision: Decision | LeaveToWatch, context: Any) -> None:
+        writing: asyncio.Future[None] | None = None
         try:
             for answer in exchange.decided(decision):
-                await context.write(self._encoder.encode(answer))
+                writing = asyncio.ensure_future(context.write(self._encoder.encode(answer)))
+                await asyncio.shield(writing)
         except BaseException:
-            # Envoy has given this stream up (client gone, or another worker asked): no log entry will name
-            # the reservation.
-            if isinstance(decision, Routing):
+            # If Envoy has given this stream up (client gone, or another worker asked), no log entry will name
+            # the reservation. But it also closes the stream once it has the last answer, which this task may
+            # hear of before the end of its own writing.
+            if isinstance(decision, Routing) and not await _written(writing):
                 self._decider.forget(decision)
             raise
 
-    async def _decide(self, ask: Decide) -> Decision:
+    async def _hand_over(self, exchange: Exchange, handoff: HandOff, context: Any) -> None:
+        """Have the prompt computed, and the answer begun as soon as that is possible."""
+        course = self._driver.begin(handoff)
+        try:
+            decision = await self._handed_over(course, handoff, context)
+            await self._carry_out(exchange, decision, context)
+            if course.pending:
+                failure = await course.failed()
+                if failure is not None:
+                    self._metrics.answered(failure)
+                    await context.write(self._encoder.encode(failure))
+        finally:
+            await course.close()
+
+    async def _handed_over(self, course: Course, handoff: HandOff, context: Any) -> Decision:
+        try:
+            if course.longest_s:
+                await context.write(self._encoder.encode(KeepWaiting(course.longest_s)))
+            decision = await course.decided()
+        except BaseException:
+            self._decider.refused(handoff)
+            raise
+        if isinstance(decision, LocalAnswer):
+            self._metrics.answered(decision)
+            self._decider.refused(handoff)
+        return decision
+
+    async def _decide(self, ask: Decide) -> Decision | HandOff:
         started = self._perf_counter()
+        decision: Decision | HandOff | Plan
         try:
             decision = self._decider.decide(ask)
             if isinstance(decision, Plan):
@@ -89,6 +149,20 @@ class ExtProc:
             decision = rejected(Rejection("internal-error", "kvoy could not decide on this request."))
         self._metrics.decided(decision, self._perf_counter() - started)
         return decision
+
+
+async def _written(writing: asyncio.Future[None] | None) -> bool:
+    """Whether a message has left for Envoy: the writing of a stream that was closed before fails."""
+    if writing is None:
+        return False
+    await asyncio.wait((writing,))
+    return not writing.cancelled() and writing.exception() is None
+
+
+def _watch(context: Any) -> str | None:
+    """What the asking filter said of itself."""
+    metadata = context.invocation_metadata() or ()
+    return next((value for key, value in metadata if key == envoy.WATCH_KEY), None)
 
 
 class AccessLogSink:
@@ -189,3 +263,14 @@ def grpc_server(extproc: ExtProc, sink: AccessLogSink, socket: str) -> aio.Serve
     )
     server.add_insecure_port(f"unix:{quote(socket)}")
     return server
+
+
+async def drain(server: aio.Server, driver: Driver, within_s: float) -> None:
+    """Take no new streams and let those that are open finish.
+
+    A prefill that an answer waits for is ended in time to tell whoever waits.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(server.stop(within_s))
+        await asyncio.wait((stopping,), timeout=within_s * _FOR_PREFILLS)
+        driver.give_up()

@@ -21,20 +21,53 @@ from extproc.schedule.placement import Candidate, Evidence, Placement
 from extproc.schedule.testing import a_member, a_pool
 from extproc.state.engines import Engines
 from extproc.state.live import Load
-from extproc.state.records import ModelRoute, ModelServer, Pod, Record, Rule, StringMatch, Target
+from extproc.state.records import (
+    Disaggregation,
+    Member,
+    ModelRoute,
+    ModelServer,
+    Pod,
+    Record,
+    Role,
+    Rule,
+    StringMatch,
+    Target,
+)
 from extproc.state.snapshot import Endpoint, Snapshot, compile_snapshot
 
 
 def a_server(
-    name: str, *, model: str | None = None, report_usage: bool = True, port: int = 8000
+    name: str,
+    *,
+    model: str | None = None,
+    report_usage: bool = True,
+    port: int = 8000,
+    apart: Disaggregation | None = None,
+    client_control: bool = False,
 ) -> ModelServer:
     """A vLLM ModelServer in namespace ``default``."""
-    return ModelServer("default", name, "vLLM", port, model=model, report_usage=report_usage)
+    return ModelServer(
+        "default",
+        name,
+        "vLLM",
+        port,
+        model=model,
+        report_usage=report_usage,
+        disaggregation=apart,
+        client_control=client_control,
+    )
 
 
 def a_pod(name: str, *servers: str, ip: str = "10.0.0.1", port: int | None = None) -> Pod:
     """A ready pod in namespace ``default``, selected by the named ModelServers."""
     return Pod("default", name, ip, servers, port)
+
+
+def a_part(
+    name: str, server: str, role: Role, *, group: str = "g", ip: str = "10.0.0.1", kv_port: int = 5600
+) -> Pod:
+    """A ready pod that is the prefill or the decode part of a ModelServer."""
+    return Pod("default", name, ip, (server,), members={server: Member(role, group, kv_port)})
 
 
 def a_rule(

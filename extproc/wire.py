@@ -15,6 +15,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2
 from google.protobuf.message import DecodeError
 
 from extproc.accesslog import Entry
+from extproc.control import HEADER_NAMES, HEADER_PREFIX
 from extproc.exchange import (
     Answer,
     AskForBody,
@@ -22,6 +23,8 @@ from extproc.exchange import (
     BodyReceived,
     Event,
     HeadersReceived,
+    KeepWaiting,
+    LeaveToWatch,
     LocalAnswer,
     PassTrailers,
     RouteOnBody,
@@ -29,6 +32,7 @@ from extproc.exchange import (
     Routing,
     SendChunk,
     TrailersReceived,
+    Transferred,
 )
 from extproc.request import Head, bare
 from extproc.state import envoy
@@ -36,6 +40,16 @@ from extproc.state import envoy
 _Request = external_processor_pb2.ProcessingRequest
 _Response = external_processor_pb2.ProcessingResponse
 _Mode = processing_mode_pb2.ProcessingMode
+_NOTED = HEADER_NAMES | {
+    ":method",
+    ":path",
+    "content-type",
+    "x-request-id",
+    envoy.CLIENT_REQUEST_ID_HEADER,
+}
+_PREFIX_RAW = HEADER_PREFIX.encode()
+_LONGEST_REQUEST_ID = 256
+"""Characters that are kept of an id that a client chose."""
 _LARGEST_COUNT = 2.0**53
 """Doubles hold every integer below it."""
 _BROKEN_OFF = ("upstream_reset_after_response_started", "stream_idle_timeout", "max_duration_timeout")
@@ -54,7 +68,7 @@ def decode(raw: bytes, wanted: frozenset[str]) -> Event:
         raise Malformed(f"not a ProcessingRequest: {error}") from error
     match message.WhichOneof("request"):
         case "request_headers":
-            return _headers(message, wanted)
+            return _headers(message, wanted, raw)
         case "request_body":
             body = message.request_body
             return BodyReceived(body.body, body.end_of_stream)
@@ -64,24 +78,43 @@ def decode(raw: bytes, wanted: frozenset[str]) -> Event:
             raise Malformed(f"unexpected {other or 'empty message'}: configure ext_proc to skip responses")
 
 
-def _headers(message: Any, wanted: frozenset[str]) -> HeadersReceived:
+def _headers(message: Any, wanted: frozenset[str], raw: bytes) -> HeadersReceived:
     http = message.request_headers
-    method = path = request_id = ""
+    noted: dict[str, str] = {}
     kept: dict[str, str] = {}
     for header in http.headers.headers:
         key = header.key
-        if key == ":path":
-            path = _text(header)
-        elif key == ":method":
-            method = _text(header)
-        elif key == "x-request-id":
-            request_id = _text(header)
+        if key in _NOTED:
+            noted[key] = _text(header)
         if key in wanted and key not in kept:
             kept[key] = _text(header)
     duplex = message.protocol_config.request_body_mode == _Mode.FULL_DUPLEX_STREAMED
     mode = BodyMode.FULL_DUPLEX if duplex else BodyMode.BUFFERED
-    head = Head(method, bare(path), kept, request_id)
+    head = Head(
+        method=noted.get(":method", ""),
+        path=bare(noted.get(":path", "")),
+        headers=kept,
+        request_id=noted.get("x-request-id", ""),
+        client_request_id=noted.get(envoy.CLIENT_REQUEST_ID_HEADER, "")[:_LONGEST_REQUEST_ID],
+        control=_steering(http, noted, raw),
+        json=_may_be_json(noted.get("content-type", "")),
+    )
     return HeadersReceived(head, http.end_of_stream, mode)
+
+
+def _steering(http: Any, noted: dict[str, str], raw: bytes) -> tuple[str, ...]:
+    """Names of headers that steer an engine. Looking at each one costs more than searching `raw` first."""
+    if HEADER_NAMES.isdisjoint(noted) and _PREFIX_RAW not in raw:
+        return ()
+    keys = [header.key for header in http.headers.headers]
+    return tuple(key for key in keys if key in HEADER_NAMES or key.startswith(HEADER_PREFIX))
+
+
+@lru_cache(maxsize=256)
+def _may_be_json(content_type: str) -> bool:
+    """Whether an engine would read the body as JSON: it does without a type, too."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind in ("", "application/json") or kind.endswith("+json")
 
 
 def _text(header: Any) -> str:
@@ -96,12 +129,17 @@ class Encoder:
         self._worker = worker
         self._instance = instance
         self._ask_for_body = _bytes(_Response(request_headers={}))
+        self._leave_to_watch = _left_to_watch()
         self._pass_trailers = _bytes(_Response(request_trailers={}))
 
     def encode(self, answer: Answer) -> bytes:
         match answer:
             case AskForBody():
                 return self._ask_for_body
+            case KeepWaiting(seconds):
+                return _keep_waiting(seconds)
+            case LeaveToWatch():
+                return self._leave_to_watch
             case RouteOnBody(routing):
                 return self._routed_body(routing)
             case RouteOnHeaders(routing, mode):
@@ -139,6 +177,11 @@ class Encoder:
         rank = routing.placement.chosen.endpoint.rank
         if rank is not None:
             _set(common.header_mutation, envoy.RANK_HEADER, str(rank))
+        for name, value in routing.headers:
+            _set(common.header_mutation, name, value)
+        if routing.removed:
+            given = () if rank is None else (envoy.RANK_HEADER,)
+            common.header_mutation.remove_headers.extend(n for n in routing.removed if n not in given)
         fields = response.dynamic_metadata.fields
         fields[envoy.LB_NAMESPACE].struct_value.fields[envoy.DESTINATION].string_value = destinations
         own = fields[envoy.KVOY_NAMESPACE].struct_value.fields
@@ -146,6 +189,29 @@ class Encoder:
         own[envoy.INSTANCE_KEY].string_value = self._instance
         own[envoy.RESERVATION_KEY].number_value = routing.reservation
         own[envoy.DECISION_KEY].string_value = routing.placement.headline()
+        if routing.transferred is not None:
+            _tell(own[envoy.TRANSFER_KEY].struct_value.fields, routing.transferred)
+
+
+def _tell(fields: Any, transferred: Transferred) -> None:
+    fields["start"].number_value = transferred.start
+    fields["length"].number_value = transferred.length
+    # With a comma at both ends, so that an address is found by itself and never within another one.
+    fields["partners"].string_value = f",{','.join(transferred.partners)},"
+    fields["tries"].number_value = transferred.tries
+    fields["needed"].bool_value = transferred.needed
+
+
+def _left_to_watch() -> bytes:
+    response = _Response()
+    _set(response.request_body.response.header_mutation, envoy.WATCH_HEADER, "1")
+    return _bytes(response)
+
+
+def _keep_waiting(seconds: float) -> bytes:
+    response = _Response()
+    response.override_message_timeout.FromMicroseconds(int(seconds * 1e6))
+    return _bytes(response)
 
 
 def _set(mutation: Any, name: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""A real Valkey for tests: one server per session, flushed for each test that asks for a store."""
+"""What all tests share: which run side by side, and a real Valkey, flushed for each test that asks."""
 
 import shutil
 import socket
@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
+from xdist.scheduler import LoadScopeScheduling
 
 from controller.up import binaries
 from extproc.state.store import Store
@@ -23,6 +25,28 @@ open_files.allow_many()
 # Speed is never asserted: machines are busy, and the first text that hypothesis draws builds its tables.
 settings.register_profile("kvoy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kvoy")
+
+STACKS = (
+    "tests/benchmarks/overhead/",
+    "tests/benchmarks/replicas/",
+    "tests/benchmarks/test_stack.py",
+    "tests/envoy/",
+    "tests/examples/",
+    "tests/extproc/collect/test_app.py",
+)
+"""Tests of many processes at once, or of shares and latencies."""
+
+
+class SideBySide(LoadScopeScheduling):
+    """Files run side by side, but all of `STACKS` one after the other: two of them would lack processors."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "stacks" if nodeid.startswith(STACKS) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """With ``-n``."""
+    return SideBySide(config, log)
 
 
 class Valkey:

@@ -96,6 +96,11 @@ class BlockCache:
         new = [self._name(Block(name, 1, computed=False)) for name in hashes[len(found) :]]
         return Lease(found + new, len(found), fresh - len(new)), gone
 
+    def known(self, hashes: Iterable[BlockHash]) -> int:
+        """How many of these blocks, from the first on, are computed."""
+        found = self._leading_hits(hashes)
+        return next((place for place, block in enumerate(found) if not block.computed), len(found))
+
     def computed(self, lease: Lease) -> list[range]:
         """The prompt of the lease is computed; returns which of its blocks were not before, in runs."""
         fresh = [place for place, block in enumerate(lease.named) if not block.computed]

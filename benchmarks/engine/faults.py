@@ -1,12 +1,15 @@
 """What the engine does wrong on purpose.
 
 Faults are JSON objects told apart by ``kind``, given at start or at run time as a list that replaces the one
-in force. ``status``, ``hang`` and ``reset`` hit inference requests, each the next ``times`` ones (all if
-absent); the first in the list with times left wins. ``slow_start`` and ``refuse`` hit everything for a while.
-``lose_events`` hits what subscribers of KV events get, ``no_tokens`` who asks for the tokens of a prompt.
+in force. ``status``, ``hang``, ``reset`` and ``die`` hit inference requests, each the next ``times`` ones
+(all if absent); the first in the list with times left wins. ``slow_start`` and ``refuse`` hit everything for
+a while.
+``lose_events`` hits what subscribers of KV events get, ``no_tokens`` who asks for the tokens of a prompt,
+``no_params`` what a prefill engine answers.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
@@ -41,6 +44,13 @@ class Reset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     times: Times | None = None
 
 
+class Die(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="die"):
+    """As `Reset`, but the whole engine dies: every connection is reset, and nothing listens any more."""
+
+    after_tokens: TokenCount = 0
+    times: Times | None = None
+
+
 class SlowStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="slow_start"):
     """Answer everything with 503, ``/health`` included, for this long: a model that is loading."""
 
@@ -67,8 +77,14 @@ class NoTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     status: Annotated[int, Meta(ge=400, le=599)]
 
 
-RequestFault: TypeAlias = Status | Hang | Reset
-Fault: TypeAlias = RequestFault | SlowStart | Refuse | LoseEvents | NoTokens
+class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="no_params"):
+    """The next so many prefills, all without, answer without ``kv_transfer_params``; nothing is kept."""
+
+    times: Times | None = None
+
+
+RequestFault: TypeAlias = Status | Hang | Reset | Die
+Fault: TypeAlias = RequestFault | SlowStart | Refuse | LoseEvents | NoTokens | NoParams
 
 
 class Faults:
@@ -80,6 +96,7 @@ class Faults:
         self._left: list[tuple[RequestFault, int | None]] = []
         self._unready_until = float("-inf")
         self._batches_to_lose = 0
+        self._params_to_omit = 0.0
         self.tokens_refused: int | None = None
         """Status with which ``/tokenize`` answers; None where it does its work."""
 
@@ -91,8 +108,8 @@ class Faults:
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(
                 f"faults: {error}; expected a list such as "
-                '[{"kind":"status","status":503,"times":2}], kind: status, hang, reset, slow_start, refuse, '
-                "lose_events, no_tokens"
+                '[{"kind":"status","status":503,"times":2}], kind: status, hang, reset, die, slow_start, '
+                "refuse, lose_events, no_tokens, no_params"
             ) from None
 
     def replace(self, faults: Sequence[Fault], now: float) -> float | None:
@@ -102,6 +119,7 @@ class Faults:
         self._unready_until = now + max(slow) if slow else float("-inf")
         self._batches_to_lose = sum(fault.batches for fault in faults if isinstance(fault, LoseEvents))
         self.tokens_refused = next((fault.status for fault in faults if isinstance(fault, NoTokens)), None)
+        self._params_to_omit = sum(fault.times or inf for fault in faults if isinstance(fault, NoParams))
         return max((fault.seconds for fault in faults if isinstance(fault, Refuse)), default=None)
 
     def is_ready(self, now: float) -> bool:
@@ -113,6 +131,13 @@ class Faults:
         if not self._batches_to_lose:
             return False
         self._batches_to_lose -= 1
+        return True
+
+    def omits_params(self) -> bool:
+        """Whether the next prefill answers without parameters; counts it."""
+        if not self._params_to_omit:
+            return False
+        self._params_to_omit -= 1
         return True
 
     def take(self) -> RequestFault | None:

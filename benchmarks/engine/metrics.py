@@ -80,6 +80,7 @@ class RankMetrics:
 
     def __init__(self, families: Families, settings: EngineSettings, rank: int, batch: Batch) -> None:
         self.families = families
+        self._has_connector = settings.connector != "none"
         self._labels = {"model_name": settings.model, "engine": str(rank)}
         self._token_buckets = _one_two_five(settings.max_model_len)
         self._gauges(settings, rank, batch)
@@ -87,15 +88,21 @@ class RankMetrics:
         self._request_sizes()
         self._latencies()
 
-    def prompt_computed(self, prompt: int, cached: int) -> None:
-        """A prompt of so many tokens is computed; ``cached`` of them came from the prefix cache."""
+    def prompt_computed(self, end: Prefilled) -> None:
+        """A prompt is computed, or has come from another engine."""
+        prompt = len(end.job.prompt)
         self._queries.inc(prompt)
-        self._hits.inc(cached)
+        self._hits.inc(end.cached)
+        if self._has_connector:
+            self._external_queries.inc(prompt - end.cached)
+        self._external_hits.inc(end.external)
         self._prompt.inc(prompt)
-        self._computed.inc(prompt - cached)
-        self._from_cache.inc(cached)
-        self._cached.inc(cached)
-        self._cached_on_device.inc(cached)
+        self._computed.inc(prompt - end.cached - end.external)
+        self._from_cache.inc(end.cached)
+        self._from_others.inc(end.external)
+        self._cached.inc(end.cached + end.external)
+        self._cached_on_device.inc(end.cached)
+        self._cached_elsewhere.inc(end.external)
 
     def first_token(self, waited: float) -> None:
         """The first token of an answer exists, ``waited`` seconds after the request came."""
@@ -124,7 +131,11 @@ class RankMetrics:
         self._params_n.observe(end.n)
         self._params_max_tokens.observe(end.max_tokens)
         self._preemptions.observe(0)
-        self._prefill_computed.observe(len(job.prompt) - end.prefilled.cached)
+        self._prefill_computed.observe(len(job.prompt) - end.prefilled.reused)
+
+    def failed(self) -> None:
+        """What a request needed from another engine did not come."""
+        self._success["error"].inc()
 
     def sleep(self, level: int | None) -> None:
         """The rank sleeps at this level; None is awake, and 0 none of the states, as in vLLM."""
@@ -150,8 +161,12 @@ class RankMetrics:
     def _counters(self) -> None:
         self._queries = self._counter("prefix_cache_queries", "Prompt tokens looked up.")
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens found.")
-        for family in ("external_prefix_cache_queries", "external_prefix_cache_hits"):
-            self._counter(family, "Always 0: there is no external cache.")
+        self._external_queries = self._counter(
+            "external_prefix_cache_queries", "Prompt tokens that the connector was asked for."
+        )
+        self._external_hits = self._counter(
+            "external_prefix_cache_hits", "Prompt tokens that came through the connector."
+        )
         for family in ("mm_cache_queries", "mm_cache_hits"):
             self._counter(family, "Always 0: prompts are text.")
         self._counter("num_preemptions", "Always 0: a request starts with all the blocks it needs.")
@@ -160,9 +175,11 @@ class RankMetrics:
             "prompt_tokens_by_source", "source", ("local_compute", "local_cache_hit", "external_kv_transfer")
         )
         self._computed, self._from_cache = sources["local_compute"], sources["local_cache_hit"]
+        self._from_others = sources["external_kv_transfer"]
         self._cached = self._counter("prompt_tokens_cached", "Prompt tokens found in a cache.")
         tiers = ("device", "host", "p2p", "disk", "external_unspecified")
-        self._cached_on_device = self._split("prompt_tokens_cached_by_source", "source", tiers)["device"]
+        cached = self._split("prompt_tokens_cached_by_source", "source", tiers)
+        self._cached_on_device, self._cached_elsewhere = cached["device"], cached["p2p"]
         self._generation = self._counter("generation_tokens", "Tokens generated.")
         reasons = ("stop", "length", "abort", "error", "repetition")
         self._success = self._split("request_success", "finished_reason", reasons)

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from math import inf, isinf
 
 from aiohttp import web
 
@@ -20,6 +21,8 @@ from benchmarks.engine.publisher import Publisher, Sockets, opened
 from benchmarks.engine.ranks import Ranks
 from benchmarks.engine.runtime import Clock
 from benchmarks.engine.settings import EngineSettings
+from benchmarks.engine.transfer.desk import Desk
+from benchmarks.engine.transfer.desk import opened as desk_opened
 
 _GRACE_S = 0.1
 """How long open requests may take to end when the engine stops; after that they are cut."""
@@ -75,6 +78,49 @@ class RunningEngine:
         return self._context.ranks.kv_usage
 
     @property
+    def kv_port(self) -> int:
+        """Where other engines reach its KV cache; 0 without a connector that was told no port."""
+        return self._context.desk.server.port
+
+    @property
+    def prefills(self) -> int:
+        """Requests open now whose prompt is for another engine."""
+        return self._context.desk.dock.prefills
+
+    @property
+    def transfers_served(self) -> int:
+        """Prompts that other engines have fetched."""
+        return self._context.desk.dock.served
+
+    @property
+    def transfers_open(self) -> int:
+        """Prompts that other engines are fetching now."""
+        return self._context.desk.dock.sending
+
+    @property
+    def transfers_awaited(self) -> int:
+        """Decode engines that wait now for prompts that this one has not computed yet."""
+        return self._context.desk.dock.awaited
+
+    @property
+    def leases(self) -> int:
+        """Prompts whose blocks are held for other engines."""
+        return self._context.desk.dock.leases
+
+    @property
+    def alive(self) -> bool:
+        """False from the moment that a body or a fault kills it."""
+        return not self._listener.died.is_set()
+
+    async def death(self) -> None:
+        """Wait until it is dead, and nothing listens any more."""
+        await self._listener.buried.wait()
+
+    def die(self) -> None:
+        """Reset every connection and never listen again."""
+        self._listener.die()
+
+    @property
     def kv_event_sources(self) -> dict[str, dict[str, object]]:
         """What ``/kv_event_sources`` answers: where each rank publishes."""
         return self._context.kv_event_sources
@@ -94,10 +140,17 @@ class _Listener:
         self._tls = _tls_context(settings)
         self._refusals: asyncio.Queue[float] = asyncio.Queue()
         self.port = settings.port
+        self.died = asyncio.Event()
+        self.buried = asyncio.Event()
 
     def refuse(self, seconds: float) -> None:
         """Soon reset every connection and refuse new ones for so long."""
         self._refusals.put_nowait(seconds)
+
+    def die(self) -> None:
+        """Soon reset every connection and never listen again."""
+        self.died.set()
+        self._refusals.put_nowait(inf)
 
     async def open(self, runner: web.AppRunner) -> web.TCPSite:
         """Listen; OSError if the address is taken."""
@@ -113,14 +166,18 @@ class _Listener:
         self.port = site.port
         return site
 
-    async def keep(self, runner: web.AppRunner, site: web.TCPSite) -> None:
-        """Carry out refusals, for ever."""
+    async def keep(self, runner: web.AppRunner, site: web.TCPSite, desk: Desk) -> None:
+        """Carry out refusals, until the engine dies."""
         while True:
             seconds = await self._refusals.get()
             await site.stop()
             for connection in tuple(runner.server.connections if runner.server is not None else ()):
                 if connection.transport is not None:
                     connection.transport.abort()
+            if isinf(seconds):
+                await desk.server.close()
+                self.buried.set()
+                return
             await asyncio.sleep(seconds)
             site = await self.open(runner)
 
@@ -147,7 +204,17 @@ async def _serving(
     publishers = [
         Publisher(settings, rank, pair, wall, faults.loses_events) for rank, pair in enumerate(sockets)
     ]
-    context = _context(settings, listener, faults, publishers, clock, wall)
+    ranks = Ranks(settings, clock, wall, [publisher.publish for publisher in publishers])
+    async with desk_opened(settings, ranks, faults, clock) as desk:
+        context = _context(settings, listener, faults, publishers, ranks, desk, clock, wall)
+        async with _listening(context, listener, publishers) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def _listening(
+    context: Context, listener: _Listener, publishers: Sequence[Publisher]
+) -> AsyncIterator[RunningEngine]:
     runner = web.AppRunner(
         app.build(context), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S
     )
@@ -155,9 +222,9 @@ async def _serving(
     try:
         site = await listener.open(runner)
         engine = RunningEngine(context, listener)
-        engine.set_faults(settings.faults)
+        engine.set_faults(context.settings.faults)
         tasks = await asyncio.TaskGroup().__aenter__()
-        keepers = [tasks.create_task(listener.keep(runner, site))]
+        keepers = [tasks.create_task(listener.keep(runner, site, context.desk))]
         keepers += [tasks.create_task(publisher.serve_replays()) for publisher in publishers]
         try:
             yield engine
@@ -176,13 +243,15 @@ def _context(
     listener: _Listener,
     faults: Faults,
     publishers: Sequence[Publisher],
+    ranks: Ranks,
+    desk: Desk,
     clock: Clock,
     wall: Clock,
 ) -> Context:
     identity = f"{settings.name}/{settings.model}".encode()
     return Context(
         settings=settings,
-        ranks=Ranks(settings, clock, wall, [publisher.publish for publisher in publishers]),
+        ranks=ranks,
         kv_event_sources={str(rank): publisher.source for rank, publisher in enumerate(publishers)},
         models=Models(settings.model, settings.loras),
         faults=faults,
@@ -191,6 +260,8 @@ def _context(
         wall=wall,
         new_id=lambda: secrets.token_hex(8),
         refuse=listener.refuse,
+        die=listener.die,
+        desk=desk,
         fingerprint=f"vllm-{VERSION}-{hashlib.sha256(identity).hexdigest()[:8]}",
         started=int(wall()),
     )

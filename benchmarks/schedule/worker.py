@@ -12,12 +12,15 @@ from benchmarks.schedule.scene import SECRET, Scene
 from extproc.accesslog import Entry, settle
 from extproc.cache.holdings import Holdings
 from extproc.calibration import Calibration, Claim
-from extproc.decide import Decider, Plan
+from extproc.decide import Decider
 from extproc.exchange import Decide, Routing
 from extproc.explain import Journal
 from extproc.fleet import Fleet
+from extproc.legs import Legs
+from extproc.plan import Plan
 from extproc.request import Head
 from extproc.reservations import Reservations
+from extproc.schedule.placement import Placement
 from extproc.state.engines import Engines
 from extproc.tokens import Found, Question, Tokens
 from extproc.turns import Turns
@@ -51,7 +54,8 @@ class Worker:
         self._tokens = _Told()
         turns = Turns(instance, self.reservations.peers, time.time)
         tokens = cast(Tokens, self._tokens)
-        self._decider = Decider(self.fleet, tokens, self._journal, Random(scene.seed), turns.now)
+        legs = Legs(self.fleet, lambda _: None)
+        self._decider = Decider(self.fleet, legs, tokens, self._journal, Random(scene.seed), turns.now)
         self._open: deque[Routing] = deque()
         self._count = 0
         self._decider.adopt(scene.snapshot)
@@ -79,7 +83,9 @@ class Worker:
 
     def _end(self, routing: Routing) -> None:
         """The answer came whole, with as many cached tokens as was predicted."""
-        chosen = routing.placement.chosen
+        placement = routing.placement
+        assert isinstance(placement, Placement), "the scene has no prefill endpoints"
+        chosen = placement.chosen
         entry = Entry(
             self.instance,
             routing.reservation,
@@ -90,7 +96,7 @@ class Worker:
             served=chosen.endpoint.address,
             first_byte_s=0.2,
             duration_s=1.0,
-            prompt_tokens=routing.placement.evidence.pool.prompt.tokens,
+            prompt_tokens=placement.evidence.pool.prompt.tokens,
             completion_tokens=16,
             cached_tokens=None,
         )

@@ -8,6 +8,7 @@
     duration.py     Go's "1m30s"
     modelroute.py   modelserver.py   pod.py   the kinds: a typed view, its own faults, its record
     kv_events.py    where engines publish their KV events
+    disaggregation.py  which pods compute prompts and which the answers, and how KV caches travel between them
     scheduler.py    Kthena's scheduler configuration, checked against the catalogue of plugins
     kinds.py        which kind is read by which view
     reader.py       files -> objects and problems

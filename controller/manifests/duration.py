@@ -1,6 +1,10 @@
 """Durations as Go and Kubernetes write them: ``10s``, ``1m30s``, ``100ms``."""
 
 import re
+from collections.abc import Iterator
+
+from controller.manifests.problem import Fault
+from controller.manifests.shape import quoted
 
 LONGEST_S = 365 * 24 * 3600.0
 """A year, in seconds: beyond any sensible wait, well inside what Envoy accepts."""
@@ -34,3 +38,16 @@ def seconds(text: str) -> float:
     if 0 < total < 0.001:
         raise ValueError(f"{text!r:.60} is shorter than a millisecond")
     return total
+
+
+def faults(text: str, path: str, shortest: str = "0", longest: str = "8760h") -> Iterator[Fault]:
+    """A fault if `text`, found at `path`, is no length between two others."""
+    try:
+        length = seconds(text)
+    except ValueError as error:
+        yield Fault(path, str(error))
+        return
+    if length < seconds(shortest):
+        yield Fault(path, f"{quoted(text)} is shorter than {shortest}")
+    if length > seconds(longest):
+        yield Fault(path, f"{quoted(text)} is longer than {longest}")

@@ -1,12 +1,12 @@
 """ModelServer: a pool of pods that serve one model, and how Envoy speaks to them."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
-from controller.manifests import annotations, duration, kv_events, metadata, scheduler
+from controller.manifests import annotations, disaggregation, duration, kv_events, metadata, scheduler
+from controller.manifests.disaggregation import KvConnector, PdGroup
 from controller.manifests.metadata import Metadata
 from controller.manifests.problem import Fault
 from controller.manifests.shape import quoted
@@ -14,8 +14,6 @@ from extproc.state import records
 
 Duration = Annotated[str, msgspec.Meta(examples=["10s"])]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-_RANKS = re.compile("[1-9]|[1-5][0-9]|6[0-4]", re.ASCII)
 
 _TLS = (
     annotations.TLS_SERVER_NAME,
@@ -25,9 +23,10 @@ _TLS = (
 
 
 class WorkloadSelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Which pods of the namespace: those that carry all these labels."""
+    """Which pods of the namespace: those that carry all these labels, and which of them does what."""
 
     match_labels: dict[str, str]
+    pd_group: PdGroup | None = None
 
 
 class WorkloadPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +58,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     workload_port: WorkloadPort
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     traffic_policy: TrafficPolicy = TrafficPolicy()
+    kv_connector: KvConnector | None = None
 
 
 class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -74,11 +74,18 @@ class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
         """What the types alone cannot say."""
         yield from metadata.faults(self.metadata)
         yield from annotations.unknown(self.kind, self.metadata.annotations)
-        yield from annotations.one_of(
-            self.metadata.annotations, annotations.STREAM_USAGE, ("always", "client")
-        )
+        given = self.metadata.annotations
+        yield from annotations.one_of(given, annotations.STREAM_USAGE, ("always", "client"))
+        yield from annotations.one_of(given, annotations.CLIENT_CONTROL, ("strip", "keep"))
         yield from _tls_faults(self)
-        yield from _engine_faults(self.metadata.annotations)
+        yield from _engine_faults(given)
+        yield from disaggregation.faults(
+            self.spec.inference_engine,
+            self.spec.workload_selector.match_labels,
+            self.spec.workload_selector.pd_group,
+            self.spec.kv_connector,
+            given,
+        )
         yield from _policy_faults(self.spec.traffic_policy)
         if not self.spec.workload_selector.match_labels:
             yield Fault(
@@ -86,9 +93,14 @@ class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
                 "is empty and would select every pod of the namespace; name the labels of this model's pods",
             )
 
-    def selects(self, labels: dict[str, str]) -> bool:
-        """Whether a pod of the same namespace with these labels serves this model."""
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a pod of the same namespace with these labels is one of its pods."""
         return self.spec.workload_selector.match_labels.items() <= labels.items()
+
+    @property
+    def connector(self) -> records.ConnectorName:
+        """How its engines hand KV caches over, where prefill and decode are apart."""
+        return disaggregation.connector(self.spec.inference_engine, self.spec.kv_connector)
 
     def record(self) -> records.ModelServer:
         """The server as it is published; call it on a view without faults."""
@@ -107,23 +119,17 @@ class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
             profile=_profile(self.metadata.annotations),
             tokenizer=self.metadata.annotations.get(annotations.TOKENIZER),
             kv_events=kv_events.record(self.metadata.annotations),
+            disaggregation=_disaggregation(self),
+            client_control=self.metadata.annotations.get(annotations.CLIENT_CONTROL) == "keep",
         )
 
 
 def _policy_faults(policy: TrafficPolicy) -> Iterator[Fault]:
     if policy.timeout is not None:
-        yield from _duration_faults(policy.timeout, "spec.trafficPolicy.timeout", least=0)
+        yield from duration.faults(policy.timeout, "spec.trafficPolicy.timeout")
     if policy.retry is not None:
         path = "spec.trafficPolicy.retry.retryInterval"
-        yield from _duration_faults(policy.retry.retry_interval, path, least=0.001)
-
-
-def _duration_faults(text: str, path: str, least: float) -> Iterator[Fault]:
-    try:
-        if duration.seconds(text) < least:
-            yield Fault(path, "must be at least a millisecond")
-    except ValueError as error:
-        yield Fault(path, str(error))
+        yield from duration.faults(policy.retry.retry_interval, path, shortest="1ms")
 
 
 def _tls_faults(server: ModelServer) -> Iterator[Fault]:
@@ -149,20 +155,23 @@ def _tls_faults(server: ModelServer) -> Iterator[Fault]:
 
 def _engine_faults(given: Mapping[str, str]) -> Iterator[Fault]:
     """What the annotations say about the engines themselves."""
+    yield from annotations.number(given, annotations.DATA_PARALLEL_SIZE, 1, 64)
     ranks = given.get(annotations.DATA_PARALLEL_SIZE, "1")
-    if not _RANKS.fullmatch(ranks):
-        at = annotations.at(annotations.DATA_PARALLEL_SIZE)
-        yield Fault(at, f"{quoted(ranks)} is not a number from 1 to 64")
-        ranks = "1"
     name = given.get(annotations.TOKENIZER)
     if name is not None and not _is_below(name):
         at = annotations.at(annotations.TOKENIZER)
         yield Fault(at, f"{quoted(name)} is not a path below a directory, such as org/model")
-    yield from kv_events.faults(given, int(ranks))
+    yield from kv_events.faults(given, int(ranks) if annotations.is_number(ranks, 1, 64) else 1)
     if annotations.SCHEDULER in given:
         for fault in scheduler.read_text(given[annotations.SCHEDULER])[1]:
             message = f"{fault.field}: {fault.message}" if fault.field else fault.message
             yield Fault(annotations.at(annotations.SCHEDULER), message)
+
+
+def _disaggregation(server: ModelServer) -> records.Disaggregation | None:
+    if server.spec.workload_selector.pd_group is None:
+        return None
+    return disaggregation.record(server.connector, server.metadata.annotations)
 
 
 def _is_below(path: str) -> bool:

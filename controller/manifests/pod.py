@@ -1,7 +1,7 @@
 """Pod: one engine, as Kubernetes prints it. Only what routing needs is read; the rest is Kubernetes' own."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -39,9 +39,13 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
         """What the types alone cannot say."""
         yield from metadata.faults(self.metadata)
         yield from annotations.unknown(self.kind, self.metadata.annotations)
-        port = self.metadata.annotations.get(annotations.PORT)
-        if port is not None and _port(port) is None:
-            yield Fault(annotations.at(annotations.PORT), f"{quoted(port)} is not a port from 1 to 65535")
+        given = self.metadata.annotations
+        yield from annotations.port(given, annotations.PORT)
+        yield from annotations.port(given, annotations.KV_PORT)
+        engine = given.get(annotations.KV_ENGINE_ID)
+        if engine is not None and not (0 < len(engine) <= 256 and engine.isprintable()):
+            message = f"{quoted(engine)} is not an engine id: 1 to 256 printable characters"
+            yield Fault(annotations.at(annotations.KV_ENGINE_ID), message)
         if self.status.ip and _ip(self.status.ip) is None:
             yield Fault("status.podIP", f"{quoted(self.status.ip)} is not an IPv4 or IPv6 address")
 
@@ -55,8 +59,8 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
             and all(each.status == "True" for each in self.status.conditions if each.type == "Ready")
         )
 
-    def record(self, servers: tuple[str, ...]) -> records.Pod:
-        """The pod as it is published, with the ModelServers that select it.
+    def record(self, servers: Sequence[str], members: Mapping[str, records.Member]) -> records.Pod:
+        """The pod as it is published, with the ModelServers that it serves and its part in them.
 
         Call it on a routable view without faults.
         """
@@ -65,15 +69,11 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
             namespace=self.metadata.namespace,
             name=self.metadata.name,
             ip=_ip(self.status.ip) or "",
-            servers=servers,
-            port=None if port is None else _port(port),
+            servers=tuple(servers),
+            port=None if port is None else int(port),
+            members=dict(members),
+            kv_engine=self.metadata.annotations.get(annotations.KV_ENGINE_ID),
         )
-
-
-def _port(text: str) -> int | None:
-    if not text.isascii() or not text.isdecimal() or len(text) > 5:
-        return None
-    return int(text) if 1 <= int(text) <= 65535 else None
 
 
 def _ip(text: str) -> str | None:

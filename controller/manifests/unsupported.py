@@ -13,12 +13,7 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         "spec.rules[].targetModels[].externalModelProviderName": "external model providers are not "
         "supported yet; name a ModelServer in modelServerName",
     },
-    "ModelServer": {
-        "spec.workloadSelector.pdGroup": "prefill/decode disaggregation is not supported yet; "
-        "remove this field and select pods that do both",
-        "spec.kvConnector": "KV connectors belong to prefill/decode disaggregation, "
-        "which is not supported yet; remove this field",
-    },
+    "ModelServer": {},
     "Pod": {},
 }
 """Kind to field path (list positions left out) to what the user should do instead."""

@@ -9,7 +9,9 @@
         access_log.py    one log per worker
         local_replies.py Envoy's own errors in OpenAI shape
       routes.py      one route per ModelServer: timeout, retries
-      clusters.py    one cluster per ModelServer: endpoint list, breakers; tls.py: https to pods
+      clusters.py    one cluster per ModelServer: endpoint list, breakers
+        tls.py           https to pods
+        transfers.py     a KV cache's transfer is told only to whom it is made for
       endpoints.py   the pods of a ModelServer
       workers.py     the clusters of the ext_proc workers
       grpc_service.py, address.py, extension.py   pieces that several of them share

@@ -1,10 +1,12 @@
 """The clusters that requests go to: one per ModelServer, and one that leads nowhere."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.cluster import v3 as cluster
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request import v3 as least_request
 from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host import v3 as override_host
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as http
@@ -14,6 +16,7 @@ from envoy_data_plane.google.protobuf import Any
 from controller.xds.extension import extension
 from controller.xds.plane import NOWHERE_CLUSTER
 from controller.xds.tls import tls_socket
+from controller.xds.transfers import transfer_filters
 from extproc.state import envoy
 from extproc.state.records import ModelServer
 
@@ -42,6 +45,7 @@ def model_cluster(server: ModelServer) -> cluster.Cluster:
         typed_extension_protocol_options=http_protocol(
             http.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions()),
             idle_timeout=ENGINE_IDLE,
+            filters=transfer_filters() if server.disaggregation else (),
         ),
         upstream_connection_options=cluster.UpstreamConnectionOptions(
             tcp_keepalive=core.TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=5)
@@ -77,12 +81,15 @@ def breakers() -> cluster.CircuitBreakers:
 
 
 def http_protocol(
-    protocol: http.HttpProtocolOptionsExplicitHttpConfig, idle_timeout: timedelta | None = None
+    protocol: http.HttpProtocolOptionsExplicitHttpConfig,
+    idle_timeout: timedelta | None = None,
+    filters: Iterable[hcm.HttpFilter] = (),
 ) -> dict[str, Any]:
-    """Which HTTP version is spoken to a cluster's endpoints."""
+    """Which HTTP version is spoken to a cluster's endpoints, and which filters each attempt passes."""
     options = http.HttpProtocolOptions(
         explicit_http_config=protocol,
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=idle_timeout),
+        http_filters=list(filters),
     )
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(options)}
 

@@ -1,5 +1,6 @@
 """How Envoy calls a gRPC service of ours."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -9,10 +10,13 @@ from envoy_data_plane.google.protobuf import Any
 RETRY_ON = "connect-failure,refused-stream,unavailable,reset"
 
 
-def grpc_service(cluster: str, retry: core.RetryPolicy | None = None) -> core.GrpcService:
-    """The service behind `cluster`."""
+def grpc_service(
+    cluster: str, retry: core.RetryPolicy | None = None, metadata: Mapping[str, str] | None = None
+) -> core.GrpcService:
+    """The service behind `cluster`; each call carries `metadata`."""
     return core.GrpcService(
         envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=cluster, skip_envoy_headers=True),
+        initial_metadata=[core.HeaderValue(key=key, value=value) for key, value in (metadata or {}).items()],
         retry_policy=retry,
     )
 

@@ -74,7 +74,19 @@ REPLIES: Mapping[str, LocalReply] = MappingProxyType(
             statuses=(504,),
             type="server_error",
             message="The model server did not begin to answer in time.",
-            when=_details("upstream_per_try_timeout", "stream_idle_timeout", "max_duration_timeout"),
+            when=_details(
+                "upstream_per_try_timeout",
+                "upstream_per_try_idle_timeout",
+                "stream_idle_timeout",
+                "max_duration_timeout",
+            ),
+        ),
+        "no-partner": LocalReply(
+            statuses=(502,),
+            type="service_unavailable_error",
+            message="No pod that can receive the prompt's KV cache could be reached; try again.",
+            # Only `transfers.lua` answers by script.
+            when=_details("lua_response"),
         ),
         "upstream-unavailable": LocalReply(
             statuses=(502, 503),

@@ -70,11 +70,13 @@ def build(records: Mapping[str, Record], plane: DataPlane) -> Resources:
 
 
 def _endpoints(servers: tuple[ModelServer, ...], records: Mapping[str, Record]) -> dict[str, bytes]:
+    """Prefill pods are none of them: where no listed endpoint is left, Envoy takes any."""
     addresses: dict[str, list[str]] = {server.key: [] for server in servers}
     for pod in records.values():
         if isinstance(pod, Pod):
             for server, address in pod.places(records):
-                addresses[server.key].append(address)
+                if pod.answers(server):
+                    addresses[server.key].append(address)
     return {
         server.cluster: assignment(server.cluster, tuple(sorted(set(addresses[server.key]))))
         for server in servers

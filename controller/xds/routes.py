@@ -8,10 +8,17 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from controller.xds.plane import NOWHERE_CLUSTER, ROUTE_TABLE, UNDECIDED_ROUTE, DataPlane
 from extproc.state import envoy
-from extproc.state.records import ModelServer, Retry
+from extproc.state.records import ConnectorName, Disaggregation, ModelServer
 
-RETRY_ON = "connect-failure,refused-stream,reset,gateway-error"
+NOT_BEGUN = "connect-failure,refused-stream"
+"""The endpoint has not seen the request."""
+RETRY_ON = f"{NOT_BEGUN},reset,gateway-error"
 """What is tried on the next endpoint. All of it happens before the first byte of an answer has gone out."""
+TRANSFER_FAILED = 500
+"""What a decode engine (vLLM) answers when it did not get a KV cache; without a transfer it can do better."""
+
+PAIRED: frozenset[ConnectorName] = frozenset(("sglang",))
+"""Connectors whose decode engine can do nothing without the prefill engine that began with it."""
 
 MAX_DURATION = timedelta(seconds=envoy.MAX_REQUEST_S)
 
@@ -37,8 +44,8 @@ def route_table(servers: tuple[ModelServer, ...], plane: DataPlane) -> route.Rou
                 name="all",
                 domains=["*"],
                 request_body_buffer_limit=plane.body_limit_bytes,
-                request_headers_to_remove=[envoy.CLUSTER_HEADER, envoy.DESTINATION],
-                response_headers_to_remove=[envoy.DECISION_HEADER],
+                request_headers_to_remove=[envoy.CLUSTER_HEADER, envoy.DESTINATION, envoy.WATCH_HEADER],
+                response_headers_to_remove=[envoy.DECISION_HEADER, envoy.CLIENT_REQUEST_ID_HEADER],
                 response_headers_to_add=[decision_header()] if plane.decision_header else [],
                 routes=[*(server_route(server) for server in servers), undecided],
             )
@@ -63,17 +70,24 @@ def server_route(server: ModelServer) -> route.Route:
             cluster=cluster,
             timeout=timedelta(0),
             max_stream_duration=route.RouteActionMaxStreamDuration(max_stream_duration=MAX_DURATION),
-            retry_policy=_retry_policy(server.retry, server.timeout_s),
+            retry_policy=_retry_policy(server),
         ),
     )
 
 
-def _retry_policy(retry: Retry, timeout_s: float | None) -> route.RetryPolicy:
-    """`timeout_s` bounds each attempt up to the response headers; a stream that has begun is never cut."""
-    pause = max(timedelta(seconds=retry.interval_s), SHORTEST_PAUSE)
+def _retry_policy(server: ModelServer) -> route.RetryPolicy:
+    """The timeout bounds each attempt up to the response headers; a stream that has begun is never cut."""
+    pause = max(timedelta(seconds=server.retry.interval_s), SHORTEST_PAUSE)
     return route.RetryPolicy(
-        retry_on=RETRY_ON,
-        num_retries=retry.attempts,
-        per_try_timeout=None if timeout_s is None else timedelta(seconds=timeout_s),
+        retry_on=_retry_on(server.disaggregation),
+        retriable_status_codes=[] if server.disaggregation is None else [TRANSFER_FAILED],
+        num_retries=server.retry.attempts,
+        per_try_timeout=None if server.timeout_s is None else timedelta(seconds=server.timeout_s),
         retry_back_off=route.RetryPolicyRetryBackOff(base_interval=pause),
     )
+
+
+def _retry_on(apart: Disaggregation | None) -> str:
+    if apart is None:
+        return RETRY_ON
+    return NOT_BEGUN if apart.connector in PAIRED else f"{RETRY_ON},retriable-status-codes"

@@ -79,15 +79,57 @@ class Outcome(msgspec.Struct, frozen=True):
     predicted_cached_tokens: int | None
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """All of it. What a decision has not, a refusal for example a reservation, is at its default."""
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint of a pool, and what spoke for it. What a refusal has not is at its default."""
 
     why: str
+    considered: int = 0
+    prompt: Prompt | None = None
+    cached_by: str | None = None
+    """Which index told what is cached: ``exact`` or ``approximate``."""
+    scorers: list[Scorer] = []
+    margin: float | None = None
+    candidates: list[Candidate] = []
+    """The chosen one first."""
+    candidates_left_out: int = 0
+    screened: list[Screened] = []
+    screened_left_out: int = 0
+    notes: list[str] = []
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A prefill endpoint that was asked."""
+
+    endpoint: str
+    result: str
+    """As `extproc.handoff.ledger.Result` names it."""
+    seconds: float
+
+
+class HandOff(msgspec.Struct, frozen=True):
+    """What there is to tell where prefill and decode are apart."""
+
+    group: str | None
+    pair_score: float
+    why: str
+    """Why a prefill endpoint is asked, or none."""
+    prefill: Choice | None
+    """None: none is."""
+    ending: str | None = None
+    """As `extproc.handoff.ledger.Ending` names it; None while it goes on."""
+    tries: list[Try] = []
+
+
+class Decision(Choice, frozen=True, kw_only=True):
+    """All of it. Where prefill and decode are apart, the choice is that of the decode endpoint."""
+
     path: str
     worker: str
     generation: int
     request_id: str = ""
     """Empty in a preview."""
+    client_request_id: str | None = None
+    """What the client had called it."""
     decided_at: float | None = None
     """Seconds since 1970."""
     status: int = 200
@@ -101,17 +143,7 @@ class Decision(msgspec.Struct, frozen=True):
     adapter: bool = False
     server: str | None = None
     reservation: int | None = None
-    considered: int = 0
-    prompt: Prompt | None = None
-    cached_by: str | None = None
-    """Which index told what is cached: ``exact`` or ``approximate``."""
-    scorers: list[Scorer] = []
-    margin: float | None = None
-    candidates: list[Candidate] = []
-    candidates_left_out: int = 0
-    screened: list[Screened] = []
-    screened_left_out: int = 0
-    notes: list[str] = []
+    handoff: HandOff | None = None
     edits: dict[str, Any] | None = None
     """Top-level fields of the body that change, to their new values; None where that is not known."""
     outcome: Outcome | None = None

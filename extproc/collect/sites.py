@@ -27,13 +27,13 @@ class Site:
 
 
 def sites(snapshot: Snapshot) -> dict[str, Site]:
-    """Every pod that some route leads to, by key.
+    """Every pod that some route leads to, be it only to compute prompts, by key.
 
     A pod that ModelServers reach under several ports is watched under the first one's.
     """
     found: dict[str, Site] = {}
     for server in _routed(snapshot):
-        for endpoint in snapshot.endpoints.get(server.key, ()):
+        for endpoint in (*snapshot.endpoints.get(server.key, ()), *snapshot.prefill.get(server.key, ())):
             site = found.get(endpoint.pod, Site(endpoint.pod, endpoint.address, server, ()))
             found[endpoint.pod] = _with(site, endpoint)
     return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from extproc.schedule.plugin import Refusal, Scorer
 from extproc.schedule.pool import Pool, Prompt
 from extproc.state.live import Engine, Load
-from extproc.state.records import label
+from extproc.state.records import Role, label
 from extproc.state.snapshot import Endpoint
 
 
@@ -63,7 +63,7 @@ class Placement:
     candidates: tuple[Candidate, ...]
     """Best first, never empty."""
     considered: int
-    """How many endpoints were ready."""
+    """How many endpoints were ready; of prefill endpoints, those of the group."""
     evidence: Evidence
 
     @property
@@ -84,7 +84,10 @@ class Placement:
 
     @property
     def margin(self) -> float | None:
-        """By how much the choice outscored the next candidate; None without one."""
+        """By how much the choice outscored the next candidate; None without one.
+
+        Below 0 where the next one would lack the prefill endpoint that it needs.
+        """
         return self.chosen.score - self.candidates[1].score if len(self.candidates) > 1 else None
 
     @property
@@ -96,11 +99,13 @@ class Placement:
         """The reason in one sentence."""
         dropped = self.evidence.dropped_in_all
         screened = f"; {dropped} screened out" if dropped else ""
+        role = self.evidence.pool.role
+        ready = _ready(self.considered, role) + (" of the group" if role == "prefill" else "")
         if self.considered == 1:
-            return "the only ready endpoint"
-        if len(self.candidates) == 1:
-            return f"the only one of {self.considered} ready endpoints that is not screened out"
-        return f"{self._preference()} of {self.considered} ready endpoints{self._figures()}{screened}"
+            return f"the only {ready}"
+        if len(self.evidence.totals) == 1:
+            return f"the only one of {ready} that is not screened out"
+        return f"{self._preference()} of {ready}{self._figures()}{screened}"
 
     def headline(self) -> str:
         """The decision in one short line for machines: ``name=value`` pairs between blanks."""
@@ -131,10 +136,15 @@ class Placement:
         }
 
     def _preference(self) -> str:
-        best, second = self.candidates[0], self.candidates[1]
+        best, second = self.chosen, next(iter(self.candidates[1:]), None)
+        # Without scorers, only what else is counted with the endpoints can tell them apart.
+        names = " and ".join(column.name for column in self.evidence.columns) or "prefill endpoint"
+        if second is None:
+            return f"best by {names} ({best.score:.2f})"
         if best.score > second.score:
-            names = " and ".join(column.name for column in self.evidence.columns)
             return f"best by {names} ({best.score:.2f}, next {second.score:.2f})"
+        if best.score < second.score:
+            return f"the only one with a prefill endpoint ({best.score:.2f}, next {second.score:.2f})"
         if best.load.requests < second.load.requests:
             return "fewest requests in flight, equal in score,"
         equals = zip(self.evidence.totals, self.evidence.pool.loads, strict=True)
@@ -189,6 +199,8 @@ class Nobody:
     """Of many, the first."""
     considered: int
     notes: tuple[str, ...]
+    role: Role | None = None
+    """What the endpoints would do of the request; None: all of it."""
 
     @property
     def rows(self) -> int:
@@ -197,10 +209,12 @@ class Nobody:
 
     def why(self) -> str:
         """The reason in one sentence."""
-        reason = self.dropped[0].reason
+        if self.reason == "no-pair":
+            return "no group has both a prefill and a decode endpoint ready"
+        reason, ready = self.dropped[0].reason, _ready(self.considered, self.role)
         if self.considered == 1:
-            return f"the only ready endpoint was screened out: {reason}"
-        return f"all {self.considered} ready endpoints were screened out (the first: {reason})"
+            return f"the only {ready} was screened out: {reason}"
+        return f"all {ready} were screened out (the first: {reason})"
 
     def explain(self) -> dict[str, Any]:
         """As `Placement.explain`, without candidates."""
@@ -211,6 +225,12 @@ class Nobody:
             **_screened(self.dropped, self.considered),
             "notes": list(self.notes),
         }
+
+
+def _ready(count: int, role: Role | None) -> str:
+    """So many endpoints; of a single one, without the number."""
+    kind = "ready endpoint" if role is None else f"ready {role} endpoint"
+    return kind if count == 1 else f"{count} {kind}s"
 
 
 def _prompt(prompt: Prompt) -> dict[str, Any]:

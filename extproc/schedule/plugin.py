@@ -13,8 +13,9 @@ from extproc.schedule.pool import Pool
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
-Refusal = Literal["saturated", "no-adapter"]
-"""Why nobody is left: too much to do everywhere, or nobody serves the adapter."""
+Refusal = Literal["saturated", "no-adapter", "no-pair"]
+"""Why nobody is left: too much to do everywhere, or nobody serves the adapter, or no group of endpoints has
+both one for prefill and one for decode. No screen says the last."""
 
 
 class Args(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

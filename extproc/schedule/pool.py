@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from extproc.state.live import Engine, Load
+from extproc.state.records import Role
 from extproc.state.snapshot import Endpoint
 
 
@@ -65,6 +66,8 @@ class Pool:
     """When the decision is made."""
     notes: tuple[str, ...] = ()
     """What a reader of the explanation should know, such as why exact knowledge is missing."""
+    role: Role | None = None
+    """What the endpoints would do of the request; None: all of it."""
     _cached: dict[str, list[int] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -122,6 +125,7 @@ class Pool:
             [self.observed[at] for at in positions] if self.observed else (),
             self.now,
             self.notes,
+            self.role,
             cached,
         )
 
@@ -136,6 +140,7 @@ class Pool:
             self.observed,
             self.now,
             self.notes,
+            self.role,
             self._cached,
         )
 

@@ -2,21 +2,72 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import NamedTuple
 
 from extproc.schedule import catalogue
 from extproc.schedule.placement import Candidate, Column, Dropped, Evidence, Nobody, Placement
 from extproc.schedule.plugin import Refusal, Scorer, Screen
 from extproc.schedule.pool import Pool
+from extproc.state.live import Engine
 from extproc.state.records import Profile
 
 LIST_LENGTH = 5
 """Endpoints named per request: the choice and up to four to retry on, as Kthena tries."""
+
+BLIND_AFTER_S = 2.5
+"""An engine that was last observed so long ago, and fails since, is screened out: two scrapes have failed."""
 
 LARGE = 64
 """Pools above this size are remembered in part."""
 
 REMEMBERED = 32
 """Endpoints of a large pool that the evidence keeps: the best, and the first that were screened out."""
+
+
+class Judged(NamedTuple):
+    """The endpoints of a pool that no screen dropped, and what the scorers say of them. None is picked."""
+
+    pool: Pool
+    totals: list[float]
+    """Weighed means of the scores, 0 to 1."""
+    columns: tuple[Column, ...]
+    """Empty where at most one endpoint is left: it is not scored."""
+    dropped: tuple[Dropped, ...]
+    considered: int
+    """Endpoints before any was dropped."""
+
+    def best(self, turn: float, among: Sequence[int] | None = None) -> list[int]:
+        """Positions of the best, at most LIST_LENGTH of them, in order; of `among`, if given, else of all.
+
+        Ties go to the endpoint with fewer requests in flight, and then to the next one in the order of the
+        pool. For a prompt that is cached somewhere, that is counted from a place that all prompts of its kind
+        have in common; else from `turn` (share of the pool, 0 up to but not including 1).
+        """
+        if among is None:
+            return _best(self.totals, self.pool, turn)
+        return [among[at] for at in _best([self.totals[at] for at in among], self.pool.keep(among), turn)]
+
+    def keep(self, positions: Sequence[int]) -> "Judged":
+        """Of these endpoints alone; their scores stay, and what was dropped."""
+        return self._replace(
+            pool=self.pool.keep(positions),
+            totals=[self.totals[at] for at in positions],
+            columns=tuple([c._replace(scores=[c.scores[at] for at in positions]) for c in self.columns]),
+        )
+
+    def placed(self, positions: Sequence[int]) -> Placement:
+        """A placement on the endpoints at these positions, in this order; at least one."""
+        pool, totals = self.pool, self.totals
+        found = pool.looked_up
+        cached = [None] * len(pool) if found is None else found[1]
+        candidates = tuple(
+            [Candidate(pool.endpoints[at], pool.loads[at], totals[at], cached[at]) for at in positions]
+        )
+        kept = self if len(pool) <= LARGE else self.keep(_remembered(totals, positions))
+        evidence = Evidence(
+            kept.pool.settled(), kept.totals, kept.columns, first(self.dropped), len(self.dropped)
+        )
+        return Placement(candidates, self.considered, evidence)
 
 
 class Scheduler:
@@ -45,37 +96,31 @@ class Scheduler:
         return any(scorer.wants_exact for _, _, scorer in self._scorers)
 
     def place(self, pool: Pool, rng: Random, turn: float = 0.0) -> Placement | Nobody:
-        """Choose among the endpoints of a pool, which is not empty.
+        """Choose among the endpoints of a pool, which is not empty; `Judged.best` tells about ties."""
+        judged = self.judge(pool, rng)
+        return judged if isinstance(judged, Nobody) else judged.placed(judged.best(turn))
 
-        Ties go to the endpoint with fewer requests in flight, and then to the next one in the order of the
-        pool. For a prompt that is cached somewhere, that is counted from a place that all prompts of its kind
-        have in common; else from `turn` (share of the pool, 0 up to but not including 1). A pool of one
-        endpoint is screened but not scored.
-        """
+    def judge(self, pool: Pool, rng: Random) -> Judged | Nobody:
+        """Screen and score the endpoints of a pool. A pool of one endpoint is screened but not scored."""
         considered = len(pool)
         dropped: tuple[Dropped, ...] = ()
         reasons = self._reasons(pool)
         if reasons:
             dropped = tuple([Dropped(pool.endpoints[at], r) for at, r in enumerate(reasons) if r is not None])
             if len(dropped) == considered:
-                return Nobody(self._refusal(pool), pool.prompt, _first(dropped), considered, pool.notes)
+                return Nobody(
+                    self._refusal(pool), pool.prompt, first(dropped), considered, pool.notes, pool.role
+                )
             pool = pool.keep([at for at, reason in enumerate(reasons) if reason is None])
         columns = self._columns(pool, rng) if len(pool) > 1 else ()
-        totals = _totals(columns, len(pool))
-        chosen = _best(totals, pool, turn)
-        found = pool.looked_up
-        cached = [None] * len(pool) if found is None else found[1]
-        candidates = tuple(
-            [Candidate(pool.endpoints[at], pool.loads[at], totals[at], cached[at]) for at in chosen]
-        )
-        return Placement(candidates, considered, _evidence(pool, totals, columns, chosen, dropped))
+        return Judged(pool, _totals(columns, len(pool)), columns, dropped, considered)
 
     def _reasons(self, pool: Pool) -> list[str | None]:
         """Per endpoint the first reason against it; empty where all stay.
 
         Each screen sees the whole pool, so their order decides nothing.
         """
-        columns = [column for column in (_asleep(pool), *self._dropping(pool)) if any(column)]
+        columns = [column for column in (_unfit(pool), *self._dropping(pool)) if any(column)]
         if len(columns) < 2:
             return columns[0] if columns else []
         return [next(filter(None, row), None) for row in zip(*columns, strict=True)]
@@ -96,12 +141,32 @@ class Scheduler:
         )
 
 
-def _asleep(pool: Pool) -> list[str | None]:
-    """Engines that take requests and do not answer; if all are like that, one of them may yet wake up."""
-    asleep = [engine is not None and engine.asleep for engine in pool.engines]
-    if True not in asleep or False not in asleep:
+def _unfit(pool: Pool) -> list[str | None]:
+    """Engines that do not answer, as far as that can be seen from outside; empty where none is like that."""
+    suspects = [
+        engine is not None and (engine.asleep or engine.failing is not None) for engine in pool.engines
+    ]
+    if True not in suspects:
         return []
-    return ["asleep or paused" if each else None for each in asleep]
+    blind = [_blind(pool, at) for at in range(len(pool))]
+    if 2 * sum(blind) > len(pool):
+        # Where most cannot be observed, that is more likely the observer's trouble than theirs.
+        blind = [False] * len(pool)
+    reasons = [_why(engine, out) for engine, out in zip(pool.engines, blind, strict=True)]
+    # If all are like that, one of them may yet answer.
+    return reasons if None in reasons else []
+
+
+def _blind(pool: Pool, at: int) -> bool:
+    """Whether an engine that a collector could observe cannot be observed any more."""
+    engine, age_s = pool.engines[at], pool.age_s(at)
+    return engine is not None and engine.failing is not None and age_s is not None and age_s >= BLIND_AFTER_S
+
+
+def _why(engine: Engine | None, blind: bool) -> str | None:
+    if engine is not None and engine.asleep:
+        return "asleep or paused"
+    return f"can not be observed any more: {engine.failing}" if engine is not None and blind else None
 
 
 def _totals(columns: tuple[Column, ...], length: int) -> list[float]:
@@ -130,27 +195,13 @@ def _best(totals: list[float], pool: Pool, turn: float) -> list[int]:
     return [at for _, _, _, at in ranked[:LIST_LENGTH]]
 
 
-def _evidence(
-    pool: Pool,
-    totals: list[float],
-    columns: tuple[Column, ...],
-    chosen: list[int],
-    dropped: tuple[Dropped, ...],
-) -> Evidence:
-    if len(pool) > LARGE:
-        kept = _remembered(totals, chosen)
-        pool = pool.keep(kept)
-        totals = [totals[at] for at in kept]
-        columns = tuple(column._replace(scores=[column.scores[at] for at in kept]) for column in columns)
-    return Evidence(pool.settled(), totals, columns, _first(dropped), len(dropped))
-
-
-def _first(dropped: tuple[Dropped, ...]) -> tuple[Dropped, ...]:
+def first(dropped: tuple[Dropped, ...]) -> tuple[Dropped, ...]:
+    """What the evidence keeps of those that were dropped: of many, the first."""
     return dropped if len(dropped) <= LARGE else dropped[:REMEMBERED]
 
 
-def _remembered(totals: list[float], chosen: list[int]) -> list[int]:
+def _remembered(totals: list[float], chosen: Sequence[int]) -> list[int]:
     """The candidates, and the best of the others."""
     least = sorted(totals, reverse=True)[REMEMBERED - 1]
     others = [at for at, total in enumerate(totals) if total >= least and at not in chosen]
-    return (chosen + others)[:REMEMBERED]
+    return [*chosen, *others][:REMEMBERED]

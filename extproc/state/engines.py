@@ -17,7 +17,7 @@ class Column(NamedTuple):
     """What is known of some engines at one moment, one value for each."""
 
     engines: list[Engine | None]
-    """None where nothing is known, or only what is too old."""
+    """None where nothing is known, or only what is too old; without figures where none can be had now."""
     observed: list[float | None]
     """When that was observed, in seconds of the clock of `now`."""
     now: float
@@ -29,6 +29,9 @@ class _Known(NamedTuple):
     observed: float
     """When what is in force was observed."""
     engine: Engine
+    blind: Engine | None
+    """What is left of it when that is too old: that it can not be observed any more; None if it can, or never
+    could be."""
 
 
 class Engines:
@@ -62,7 +65,7 @@ class Engines:
             statement = msgspec.structs.replace(former.engine, failing=statement.failing)
         elif former is not None and observed < former.observed - _JITTER_S:
             observed, statement = former.observed, former.engine
-        self._known[statement.endpoint] = _Known(now, observed, statement)
+        self._known[statement.endpoint] = _Known(now, observed, statement, _blind(statement))
         if former is None or former.engine.life != statement.life:
             self._begun(statement.endpoint, None if former is None else former.engine.life, statement.life)
 
@@ -90,12 +93,16 @@ class Engines:
         engines: list[Engine | None] = []
         observed: list[float | None] = []
         for known in map(self._known.get, endpoints):
-            if known is None or known.observed < since:
+            if known is None:
                 engines.append(None)
                 observed.append(None)
-            else:
+            elif known.observed >= since:
                 engines.append(known.engine)
                 observed.append(known.observed)
+            else:
+                blind = known.blind if known.heard >= since else None
+                engines.append(blind)
+                observed.append(None if blind is None else known.observed)
         return Column(engines, observed, now)
 
     def forget(self) -> None:
@@ -108,6 +115,15 @@ def _ignorant(statement: Engine, former: Engine) -> bool:
     """Whether `statement` tells less than is known: not even when the engine at this address started."""
     same = statement.address == former.address and statement.failing is not None
     return same and statement.started is None and former.started is not None
+
+
+def _blind(statement: Engine) -> Engine | None:
+    """An engine that was seen before and can not be seen now. One that never was may have nothing to tell."""
+    if statement.failing is None or statement.started is None:
+        return None
+    return Engine(
+        statement.endpoint, statement.address, 0.0, started=statement.started, failing=statement.failing
+    )
 
 
 def _unwatched(_endpoint: str, _former: int | None, _life: int) -> None:

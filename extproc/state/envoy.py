@@ -25,11 +25,34 @@ DESTINATION_SERVED = "x-gateway-destination-endpoint-served"
 RANK_HEADER = "x-data-parallel-rank"
 """Request header set by ext_proc: which data-parallel rank of the pod computes, where it has several."""
 
+PREFILLER_HEADER = "x-prefiller-host-port"
+"""Request header set by ext_proc for a routing sidecar on the decode pod: ``ip:port`` of the prefill
+endpoint."""
+
+CLIENT_REQUEST_ID_HEADER = "x-kvoy-client-request-id"
+"""Request header set by Envoy: the ``x-request-id`` that the client sent. Envoy gives each request its own,
+which no client can choose."""
+
+WATCH_HEADER = "x-kvoy-watch"
+"""Request header set by ext_proc: the decode engine will be asked while the prefill engine computes, so a
+worker has to stay until that is done. The ext_proc filter that lets one do so shall decide the request."""
+
+WATCH_KEY = "kvoy-watch"
+"""gRPC metadata by which Envoy's ext_proc filters tell workers what they are: WATCH_OFFERED or WATCH_ON.
+Other gateways say nothing."""
+
+WATCH_OFFERED = "offered"
+"""This filter goes on without its worker; another one, after it, does not."""
+
+WATCH_ON = "on"
+"""A request ends with an error if its worker is lost while the stream is open."""
+
 LB_NAMESPACE = "envoy.lb"
 """Dynamic metadata namespace that the override_host load balancer reads."""
 
 KVOY_NAMESPACE = "kvoy"
-"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY and DECISION_KEY."""
+"""Dynamic metadata namespace of the decision: WORKER_KEY, INSTANCE_KEY, RESERVATION_KEY, DECISION_KEY and,
+where a KV cache is transferred, TRANSFER_KEY."""
 
 WORKER_KEY = "worker"
 """Metadata key: the ext_proc worker's name (``extproc-0``), to which Envoy sends the access-log entry."""
@@ -43,6 +66,9 @@ RESERVATION_KEY = "reservation"
 DECISION_KEY = "decision"
 """Metadata key: the decision in short, for access logs: ``%DYNAMIC_METADATA(kvoy:decision)%``."""
 
+TRANSFER_KEY = "transfer"
+"""Metadata key: what of the request belongs to a transfer; its fields are those of `exchange.Transferred`."""
+
 USAGE_NAMESPACE = "llm"
 """Dynamic metadata namespace that Envoy fills with token usage taken from the answer."""
 
@@ -55,6 +81,9 @@ COMPLETION_TOKENS_KEY = "completion_tokens"
 CACHED_TOKENS_KEY = "cached_tokens"
 """Metadata key: tokens of the prompt that the engine had in its cache."""
 
+
+LONGEST_DECISION_S = 300.0
+"""Longest that a worker may ask Envoy to wait for a decision: while a prompt is computed elsewhere."""
 
 MAX_REQUEST_S = 3600.0
 """Longest life of a request: Envoy ends it then, and workers may forget it a little later."""

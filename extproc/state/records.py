@@ -129,6 +129,31 @@ class KvEvents(msgspec.Struct, frozen=True, omit_defaults=True):
     replay: str | None = None
 
 
+Role = Literal["prefill", "decode"]
+"""What a pod does of a request where not every pod does all of it."""
+
+ConnectorName = Literal["http", "lmcache", "nixl", "nixl-push", "mooncake", "sglang", "sidecar"]
+"""How a prompt's KV cache gets from a prefill engine to a decode engine; see `extproc.handoff.connectors`."""
+
+KV_PORTS: Mapping[ConnectorName, int] = {"nixl-push": 5600, "mooncake": 8998, "sglang": 8998}
+"""Connector to the port on which decode engines ask prefill engines for KV caches, unless the manifests name
+another; connectors that do not need to know it are absent."""
+
+
+class Disaggregation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Some pods of a ModelServer compute prompts, others the answers."""
+
+    connector: ConnectorName
+    threshold: int = 256
+    """Prompt tokens that a decode endpoint lacks, below which it computes them itself."""
+    prefill_timeout_s: float = 30.0
+    """Longest wait for one prefill endpoint; two are tried at most."""
+    decode_alone: bool = True
+    """A request whose prefill fails is computed by its decode endpoint alone; False makes it an error."""
+    tensor_parallel: int = 1
+    """Tensor-parallel size of the prefill engines, which the connector nixl-push has to name."""
+
+
 class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server"):
     """A pool of pods that serve one model."""
 
@@ -152,6 +177,10 @@ class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server")
     """Directory of the model's tokeniser below the workers' ``--tokenizers``; None means the model's name."""
     kv_events: KvEvents | Literal["off"] | None = None
     """None: the collector asks the engine where its events are."""
+    disaggregation: Disaggregation | None = None
+    """None: every pod does prefill and decode."""
+    client_control: bool = False
+    """Whether clients may set the fields and headers that steer engines (`extproc.control`)."""
 
     @property
     def key(self) -> str:
@@ -163,6 +192,16 @@ class ModelServer(msgspec.Struct, frozen=True, omit_defaults=True, tag="server")
         return cluster_name(self.namespace, self.name)
 
 
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pod's part in a ModelServer with disaggregation."""
+
+    role: Role
+    group: str
+    """Prefill and decode endpoints work together only within a group."""
+    kv_port: int = 0
+    """Of a prefill pod: where decode engines ask for its KV cache, by the connector's protocol."""
+
+
 class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
     """One ready engine and the ModelServers (names in its namespace) that select it."""
 
@@ -172,6 +211,10 @@ class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
     servers: tuple[str, ...]
     port: int | None = None
     """Overrides the ModelServer's port."""
+    members: dict[str, Member] = {}
+    """Its part in each of `servers` that has disaggregation; without one it would not be in `servers`."""
+    kv_engine: str | None = None
+    """Its engine's id towards decode engines; None means the pod's name."""
 
     @property
     def key(self) -> str:
@@ -188,6 +231,11 @@ class Pod(msgspec.Struct, frozen=True, omit_defaults=True, tag="pod"):
             server = records.get(server_key(self.namespace, name))
             if isinstance(server, ModelServer):
                 yield server, self.address(server)
+
+    def answers(self, server: ModelServer) -> bool:
+        """Whether it answers requests of the server's clients: prefill pods do not."""
+        member = self.members.get(server.name)
+        return member is None or member.role == "decode"
 
 
 Record = ModelRoute | ModelServer | Pod | Scheduler

@@ -24,6 +24,17 @@ from extproc.state.records import (
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """How a decode engine reaches a prefill engine's KV cache."""
+
+    host: str
+    """IP; IPv6 without brackets."""
+    port: int
+    """Of the connector's own protocol: NIXL's side channel, or a bootstrap server."""
+    engine_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An engine as one ModelServer reaches it: a pod, or one data-parallel rank of a pod."""
 
@@ -35,11 +46,22 @@ class Endpoint:
     """Data-parallel rank; None where the pod has only one."""
     key: str
     """Names the engine wherever state is kept: the pod's key, and ``#rank`` where there are several."""
+    group: str | None = None
+    """Where prefill and decode are apart: the group within which endpoints work together."""
+    source: Source | None = None
+    """Of a prefill endpoint."""
 
     @classmethod
-    def of(cls, pod: str, address: str, rank: int | None = None) -> "Endpoint":
+    def of(
+        cls,
+        pod: str,
+        address: str,
+        rank: int | None = None,
+        group: str | None = None,
+        source: Source | None = None,
+    ) -> "Endpoint":
         """The endpoint with its key."""
-        return cls(pod, address, rank, pod if rank is None else f"{pod}#{rank}")
+        return cls(pod, address, rank, pod if rank is None else f"{pod}#{rank}", group, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +135,9 @@ class Snapshot:
     routes: tuple[CompiledRoute, ...] = ()
     """All routes, oldest first: for paths whose body is not parsed."""
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
-    """ModelServer key to its ready endpoints, in order of pod name."""
+    """ModelServer key to the ready endpoints that answer its clients, in order of pod name."""
+    prefill: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    """ModelServer key to the ready endpoints that only compute prompts, in order of pod name."""
     header_names: frozenset[str] = frozenset()
     """Lower-case names of the headers that some rule looks at."""
     servers: Mapping[str, ModelServer] = field(default_factory=dict)
@@ -161,7 +185,8 @@ def compile_snapshot(epoch: str, generation: int, records: Iterable[Record]) -> 
         by_model=_by_name((r.model, c) for r, c in zip(routes, compiled, strict=True) if r.model),
         by_adapter=_by_name((name, c) for r, c in zip(routes, compiled, strict=True) for name in r.adapters),
         routes=compiled,
-        endpoints=_endpoints(servers, pods),
+        endpoints=_endpoints(servers, pods, answering=True),
+        prefill=_endpoints(servers, pods, answering=False),
         header_names=frozenset(name for route in routes for rule in route.rules for name in rule.headers),
         servers=MappingProxyType(servers),
         profile=profile,
@@ -206,10 +231,24 @@ def _by_name(named: Iterable[tuple[str, CompiledRoute]]) -> Mapping[str, tuple[C
     return MappingProxyType(grouped)
 
 
-def _endpoints(servers: Mapping[str, ModelServer], pods: list[Pod]) -> Mapping[str, tuple[Endpoint, ...]]:
+def _endpoints(
+    servers: Mapping[str, ModelServer], pods: list[Pod], *, answering: bool
+) -> Mapping[str, tuple[Endpoint, ...]]:
+    """The endpoints that answer clients, or those that do not."""
     found: dict[str, list[Endpoint]] = {key: [] for key in servers}
     for pod in sorted(pods, key=lambda pod: pod.name):
         for server, address in pod.places(servers):
-            ranks = range(server.ranks) if server.ranks > 1 else (None,)
-            found[server.key] += (Endpoint.of(pod.key, address, rank) for rank in ranks)
+            if pod.answers(server) is answering:
+                ranks = range(server.ranks) if server.ranks > 1 else (None,)
+                found[server.key] += (_endpoint(pod, server, address, rank) for rank in ranks)
     return MappingProxyType({key: tuple(endpoints) for key, endpoints in found.items()})
+
+
+def _endpoint(pod: Pod, server: ModelServer, address: str, rank: int | None) -> Endpoint:
+    member = pod.members.get(server.name)
+    if member is None:
+        return Endpoint.of(pod.key, address, rank)
+    source = None
+    if member.role == "prefill":
+        source = Source(pod.ip, member.kv_port, pod.kv_engine or pod.name)
+    return Endpoint.of(pod.key, address, rank, member.group, source)

@@ -1,9 +1,15 @@
 """TCP ports for children: looked at before anything starts, so that a busy one is a plain error."""
 
 import contextlib
+import random
 import socket
 
 from extproc.supervise.address import Address
+
+_QUIET = range(10_000, 32_768)
+"""Where free ports are looked for first. Linux gives none of these to whoever asks for any port, or connects
+to somebody, so they are still free when a child listens on them."""
+_TRIES = 20
 
 
 class PortTaken(OSError):
@@ -27,6 +33,13 @@ def claim_addresses(first: str, count: int) -> tuple[str, ...]:
 
 
 def _bound(held: contextlib.ExitStack, address: Address) -> int:
+    for port in () if address.port else random.sample(_QUIET, _TRIES):
+        with contextlib.suppress(PortTaken):
+            return _held(held, Address(address.host, port))
+    return _held(held, address)
+
+
+def _held(held: contextlib.ExitStack, address: Address) -> int:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listening = held.enter_context(socket.socket(family, socket.SOCK_STREAM))

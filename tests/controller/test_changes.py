@@ -1,10 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from controller.changes import describe, diff, leftovers
 from extproc.state.fold import Records, fold
 from extproc.state.records import (
     Delete,
+    Member,
     ModelRoute,
     ModelServer,
     Plugin,
@@ -25,17 +27,20 @@ def server(name, port=8000):
     return ModelServer("ns", name, "vLLM", port)
 
 
-def pod(name, *servers, ip="10.0.0.1", port=None):
-    return Pod("ns", name, ip, servers, port)
+def pod(name, *servers, ip="10.0.0.1", port=None, role=None):
+    """With a role it has it in all its servers."""
+    members = {} if role is None else {each: Member(role, "one") for each in servers}
+    return Pod("ns", name, ip, servers, port, members)
 
 
 names = st.sampled_from("abc")
 ips = st.sampled_from(["10.0.0.1", "10.0.0.2", "::1"])
 ports = st.sampled_from([8000, 9000])
+roles = st.sampled_from([None, "prefill", "decode"])
 any_records = st.lists(
     st.builds(server, names, ports)
-    | st.builds(lambda name, servers, ip, port: pod(name, *sorted(servers), ip=ip, port=port),
-                names, st.sets(names), ips, st.none() | ports)
+    | st.builds(lambda name, of, ip, port, role: pod(name, *sorted(of), ip=ip, port=port, role=role),
+                names, st.sets(names), ips, st.none() | ports, roles)
     | st.builds(lambda name, model: ModelRoute("ns", name, (), model), names, names),
     max_size=8,
 ).map(lambda records: consistent(keyed(*records)))  # fmt: skip
@@ -45,11 +50,13 @@ def consistent(records):
     """As the compiler leaves them: no pod names a server that does not exist."""
     known = {record.name for record in records.values() if isinstance(record, ModelServer)}
     return {
-        key: pod(record.name, *known.intersection(record.servers), ip=record.ip, port=record.port)
-        if isinstance(record, Pod)
-        else record
-        for key, record in records.items()
+        key: within(record, known) if isinstance(record, Pod) else record for key, record in records.items()
     }
+
+
+def within(record, known):
+    members = {name: member for name, member in record.members.items() if name in known}
+    return structs.replace(record, servers=tuple(known.intersection(record.servers)), members=members)
 
 
 def endpoints(records):
@@ -138,6 +145,20 @@ def test_a_server_whose_port_changed_leaves_its_pods_on_the_old_one():
     new = keyed(server("a", 9000), pod("p", "a"))
 
     assert list(leftovers(old, new).values()) == [pod("p", "a", port=8000)]
+
+
+def test_prefill_pods_leave_nothing_for_envoy():
+    old = keyed(server("a"), pod("p", "a", role="prefill"))
+
+    assert leftovers(old, keyed(server("a"))) == {}
+
+
+def test_a_decode_pod_that_becomes_a_prefill_pod_answers_a_little_longer():
+    old = keyed(server("a"), pod("p", "a", role="decode"))
+    new = keyed(server("a"), pod("p", "a", role="prefill"))
+
+    assert endpoints(new) == set()
+    assert endpoints(leftovers(old, new) | new) == endpoints(old) == {("server/ns/a", "10.0.0.1:8000")}
 
 
 def test_routes_leave_nothing_for_envoy():

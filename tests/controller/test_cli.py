@@ -44,6 +44,21 @@ class TestCheck:
         assert result.exit_code == 0
         assert result.stderr == "skipped, as kvoy does not read these kinds: 1 Service (v1)\n"
 
+    def test_notes_are_no_problem(self, tmp_path):
+        (tmp_path / "a.yaml").write_text(
+            "apiVersion: networking.serving.volcano.sh/v1alpha1\nkind: ModelServer\nmetadata: {name: pool}\n"
+            "spec: {inferenceEngine: vLLM, workloadPort: {port: 1}, kvConnector: {type: nixl},\n"
+            "  workloadSelector: {matchLabels: {app: pool}}}\n"
+        )
+
+        result = invoke(controller, "--check", "-f", tmp_path)
+
+        assert result.exit_code == 0
+        assert result.stderr == (
+            "spec.kvConnector of ModelServer default/pool has no effect without "
+            "spec.workloadSelector.pdGroup\n"
+        )
+
     def test_a_directory_that_is_missing(self, tmp_path):
         result = invoke(controller, "--check", "-f", tmp_path / "none")
 

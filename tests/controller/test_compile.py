@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from controller.compile import compile_records
 from controller.manifests.reader import Reader
 from extproc.state.records import (
+    Disaggregation,
+    Member,
     ModelRoute,
     ModelServer,
     Plugin,
@@ -256,3 +258,127 @@ def test_a_server_may_have_a_profile_of_its_own():
     found = compiled(ROUTE, annotated, POD, SCHEDULER)
 
     assert found.records["server/default/pool"].profile == Profile((), ())
+
+
+APART = """
+apiVersion: networking.serving.volcano.sh/v1alpha1
+kind: ModelServer
+metadata:
+  name: apart
+  ownerReferences: [{kind: ModelBooster, name: qwen, uid: 6b0f}]
+spec:
+  inferenceEngine: vLLM
+  model: Qwen/Qwen3-8B
+  workloadPort: {port: 8000}
+  workloadSelector:
+    matchLabels: {modelserving.volcano.sh/name: qwen}
+    pdGroup:
+      groupKey: modelserving.volcano.sh/group-name
+      prefillLabels: {modelserving.volcano.sh/role: prefill}
+      decodeLabels: {modelserving.volcano.sh/role: decode}
+  kvConnector: {type: mooncake}
+  trafficPolicy: {timeout: 10s}
+"""
+
+
+def of_group(name, role, ip, group="qwen-0", annotations=""):
+    return f"""
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  annotations: {{{annotations}}}
+  labels:
+    modelserving.volcano.sh/name: qwen
+    modelserving.volcano.sh/group-name: {group}
+    modelserving.volcano.sh/role: {role}
+status: {{podIP: {ip}, conditions: [{{type: Ready, status: "True"}}]}}
+"""
+
+
+def test_prefill_and_decode_apart_as_kthena_writes_it():
+    own = "kvoy.io/kv-port: '8999', kvoy.io/kv-engine-id: e-1"
+
+    found = compiled(
+        APART,
+        of_group("p", "prefill", "10.0.0.1"),
+        of_group("q", "prefill", "10.0.0.2", annotations=own),
+        of_group("d", "decode", "10.0.0.3"),
+    )
+
+    assert (found.problems, found.notes) == ((), ())
+    assert found.records["server/default/apart"].disaggregation == Disaggregation("mooncake")
+    assert [found.records[f"pod/default/{name}"] for name in "pqd"] == [
+        Pod("default", "p", "10.0.0.1", ("apart",), members={"apart": Member("prefill", "qwen-0", 8998)}),
+        Pod(
+            "default",
+            "q",
+            "10.0.0.2",
+            ("apart",),
+            members={"apart": Member("prefill", "qwen-0", 8999)},
+            kv_engine="e-1",
+        ),
+        Pod("default", "d", "10.0.0.3", ("apart",), members={"apart": Member("decode", "qwen-0")}),
+    ]
+
+
+def test_a_pod_without_a_part_is_left_out_and_noted():
+    found = compiled(APART, of_group("p", "router", "10.0.0.1"))
+
+    assert list(found.records) == ["server/default/apart"]
+    assert found.notes == (
+        "Pod default/p does nothing for ModelServer default/apart: "
+        "it matches neither prefillLabels nor decodeLabels",
+    )
+
+
+def test_a_pod_that_is_not_ready_leaves_its_group_incomplete_and_is_not_noted_itself():
+    away = of_group("d", "decode", "10.0.0.2").replace('"True"', '"False"')
+    lost = of_group("x", "router", "10.0.0.3").replace('"True"', '"False"')
+
+    found = compiled(APART, of_group("p", "prefill", "10.0.0.1"), away, lost)
+
+    assert found.notes == ('group "qwen-0" of ModelServer default/apart has no ready decode pod',)
+
+
+@pytest.mark.parametrize("ready", ['"True"', '"False"'])
+def test_a_pod_of_both_roles_is_a_problem_even_before_it_is_ready(ready):
+    both = APART.replace("{modelserving.volcano.sh/role: decode}", "{decodes: 'yes'}")
+    pod = of_group("p", "prefill\n    decodes: 'yes'", "10.0.0.1").replace('"True"', ready)
+
+    assert problems(both, pod) == [
+        "1.yaml: Pod default/p: metadata.labels: match prefillLabels and decodeLabels of ModelServer "
+        "default/apart; change one of them"
+    ]
+
+
+def test_a_connector_without_groups_is_noted():
+    found = compiled(SERVER.replace("vLLM,", "vLLM, kvConnector: {},"))
+
+    assert found.problems == ()
+    assert found.notes == (
+        "spec.kvConnector of ModelServer default/pool has no effect without spec.workloadSelector.pdGroup",
+    )
+
+
+def test_there_are_no_notes_beside_problems():
+    assert compiled(APART, of_group("p", "prefill", "10.0.0.1"), "x: 1").notes == ()
+
+
+def test_a_prefill_and_a_decode_pod_of_one_server_need_different_addresses():
+    pods = (of_group("p", "prefill", "10.0.0.1"), of_group("d", "decode", "10.0.0.1"))
+
+    (line,) = problems(APART, *pods)
+
+    assert "10.0.0.1:8000 is also the address of Pod default/p" in line
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_notes_do_not_depend_on_which_file_holds_what(names):
+    idle = [of_group(name, "router", f"10.0.0.{at}") for at, name in enumerate("xyz", 1)]
+    texts = [APART, *idle]
+
+    found = compiled(**dict(zip(names, texts, strict=True)))
+
+    assert len(found.notes) == 3
+    assert found == compiled(*texts)

@@ -162,6 +162,30 @@ async def test_skipped_kinds_are_one_warning_until_they_change(tmp_path, caplog)
     ]
 
 
+def write(path, text):
+    """All at once: nobody sees half of it."""
+    (path.parent / "draft").write_text(text)
+    (path.parent / "draft").replace(path)
+
+
+async def test_a_note_is_one_warning_until_it_is_settled(tmp_path, caplog):
+    noted = GOOD.replace("vLLM,", "vLLM, kvConnector: {type: nixl},")
+    write(tmp_path / "a.yaml", noted)
+    publisher = Recorder()
+    async with following(tmp_path, publisher):
+        await until(lambda: len(lines(caplog)) == 1)
+        write(tmp_path / "b.yaml", noted.partition("---")[0].replace("name: pool", "name: other"))
+        await until(lambda: len(lines(caplog)) == 2)
+        write(tmp_path / "a.yaml", GOOD.replace("8000", "9000"))
+        await until(lambda: publisher.applied[-1]["server/default/pool"].port == 9000)
+        write(tmp_path / "a.yaml", noted)
+        await until(lambda: len(lines(caplog)) == 3)
+
+    idle = "spec.kvConnector of ModelServer default/{} has no effect without spec.workloadSelector.pdGroup"
+    assert lines(caplog) == [idle.format("pool"), idle.format("other"), idle.format("pool")]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 def test_what_could_not_be_read_is_a_problem_of_the_configuration():
     unread = Problem("b.yaml", "", "", "cannot be read: Permission denied")
 

@@ -1,6 +1,7 @@
 """End to end: a client, the real Envoy, real workers, real Valkey, simulated engines."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest_asyncio
 
@@ -10,7 +11,7 @@ from tests.envoy.world import (
     a_model_server,
     a_pod_manifest,
     a_world,
-    an_engine,
+    engines,
     to,
     until,
 )
@@ -25,31 +26,35 @@ async def shared_world() -> AsyncIterator[World]:
 
     Engines: ``big`` (ModelServer big), ``small-1`` and ``small-2`` (ModelServer small).
     """
-    async with (
-        an_engine("big", "--model", "vendor/big", "--inter-token-s", "0") as big,
-        an_engine("small-1", "--model", "vendor/small", "--lora", "lora-a", *SLOW) as small_1,
-        an_engine("small-2", "--model", "vendor/small", "--lora", "lora-a", *SLOW) as small_2,
-        a_world(
-            servers=[
-                a_model_server("big", model="vendor/big"),
-                a_model_server("small", model="vendor/small"),
-            ],
-            pods=[
-                a_pod_manifest("big", "big", big.port),
-                a_pod_manifest("small-1", "small", small_1.port),
-                a_pod_manifest("small-2", "small", small_2.port),
-            ],
-            routes=[
-                a_model_route(
-                    "deepseek",
-                    "deepseek-r1",
-                    to("big", headers={"user-type": {"exact": "premium"}}),
-                    to("small"),
-                    loras=["lora-a"],
-                )
-            ],
-        ) as world,
-    ):
+    async with AsyncExitStack() as resources:
+        big, small_1, small_2 = await engines(
+            resources,
+            ("big", "--model", "vendor/big", "--inter-token-s", "0"),
+            ("small-1", "--model", "vendor/small", "--lora", "lora-a", *SLOW),
+            ("small-2", "--model", "vendor/small", "--lora", "lora-a", *SLOW),
+        )
+        world = await resources.enter_async_context(
+            a_world(
+                servers=[
+                    a_model_server("big", model="vendor/big"),
+                    a_model_server("small", model="vendor/small"),
+                ],
+                pods=[
+                    a_pod_manifest("big", "big", big.port),
+                    a_pod_manifest("small-1", "small", small_1.port),
+                    a_pod_manifest("small-2", "small", small_2.port),
+                ],
+                routes=[
+                    a_model_route(
+                        "deepseek",
+                        "deepseek-r1",
+                        to("big", headers={"user-type": {"exact": "premium"}}),
+                        to("small"),
+                        loras=["lora-a"],
+                    )
+                ],
+            )
+        )
         world.engines = {engine.name: engine for engine in (big, small_1, small_2)}
         yield world
 

@@ -93,14 +93,21 @@ async def test_clients_that_leave_at_any_moment_leave_no_count(world: World) -> 
     await until(world.idle)
 
 
+LATE = 15
+"""Tokens: so far in an answer of 20, its beginning is at the client before the engine resets the connection.
+
+A reset discards what Envoy has not read yet; a beginning that was lost that way is asked for again.
+"""
+
+
 async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> None:
     await world.engines["small-1"].faults(
         {"kind": "status", "status": 503, "times": 15},
         {"kind": "reset", "times": 15},
-        {"kind": "reset", "after_tokens": 3, "times": 15},
+        {"kind": "reset", "after_tokens": LATE, "times": 15},
     )
     await world.engines["small-2"].faults(
-        {"kind": "reset", "after_tokens": 2, "times": 10}, {"kind": "status", "status": 500, "times": 10}
+        {"kind": "reset", "after_tokens": LATE, "times": 20}, {"kind": "status", "status": 500, "times": 10}
     )
     ends: Counter[str] = Counter()
 
@@ -126,16 +133,14 @@ async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> No
             tasks.create_task(abort() if turn % 4 == 0 else complete(turn % 2 == 0))
 
     assert ends.total() == 120
-    assert ends["200"] > 0
-    assert ends["aborted"] > 0
-    assert ends["reset"] > 0
+    assert min(ends["200"], ends["aborted"], ends["reset"]) > 0, ends
     await until(world.idle)
 
 
 async def test_an_answer_that_the_engine_breaks_off_is_not_complete(world: World) -> None:
     before = await world.metric("kvoy_requests_total", end="engine-error", status="200")
     for name in ("small-1", "small-2"):
-        await world.engines[name].faults({"kind": "reset", "after_tokens": 3})
+        await world.engines[name].faults({"kind": "reset", "after_tokens": LATE})
 
     with pytest.raises(aiohttp.ClientError):
         await world.chat("deepseek-r1", stream=True, max_tokens=20)

@@ -1,5 +1,6 @@
 """Engines whose caches are not what they seem stop attracting requests."""
 
+import asyncio
 import os
 import signal
 import uuid
@@ -20,6 +21,7 @@ from tests.envoy.world import (
     a_pod_manifest,
     a_world,
     an_engine,
+    engines,
     to,
     until,
 )
@@ -47,6 +49,16 @@ class Pair:
             an_engine(engine, *SIM, *options, port=former.port)
         )
 
+    async def renewed(self, engine: str, *options: str) -> None:
+        """Restart an engine, and wait until every worker knows that."""
+        before = await self.started(engine)
+        await self.restart(engine, *options)
+
+        async def known() -> bool:
+            return await self.started(engine) > before
+
+        await until(known)
+
     async def ask(self, about: str) -> dict[str, Any]:
         """Send a prompt of some 430 tokens; the explanation."""
         answer = await self.world.chat("pair", messages=conversation(about), max_tokens=1)
@@ -57,14 +69,6 @@ class Pair:
         """When every worker takes it that an engine started."""
         states = await self.world.states()
         return min(state["engines"].get(f"default/{engine}", {}).get("started") or 0.0 for state in states)
-
-    async def seen(self, engine: str, *, after: float) -> None:
-        """Wait until every worker knows that an engine started later than that."""
-
-        async def known() -> bool:
-            return await self.started(engine) > after
-
-        await until(known)
 
     @contextmanager
     def unobserved(self) -> Iterator[None]:
@@ -81,7 +85,7 @@ class Pair:
 async def shared_pair() -> AsyncIterator[Pair]:
     """Engines x and y, observed."""
     async with AsyncExitStack() as resources:
-        x, y = [await resources.enter_async_context(an_engine(each, *SIM)) for each in ("x", "y")]
+        x, y = await engines(resources, ("x", *SIM), ("y", *SIM))
         world = await resources.enter_async_context(
             a_world(
                 servers=[a_model_server("pair", model="sim")],
@@ -97,10 +101,9 @@ async def shared_pair() -> AsyncIterator[Pair]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def pair(shared_pair: Pair) -> AsyncIterator[Pair]:
     """The engines with whole, empty caches, and known to be so."""
-    for engine in ("x", "y"):
-        before = await shared_pair.started(engine)
-        await shared_pair.restart(engine)
-        await shared_pair.seen(engine, after=before)
+    async with asyncio.TaskGroup() as tasks:
+        for engine in ("x", "y"):
+            tasks.create_task(shared_pair.renewed(engine))
     yield shared_pair
     await until(shared_pair.world.idle)
 
@@ -122,9 +125,7 @@ async def held_by_x(pair: Pair, count: int) -> list[str]:
 
 async def test_an_engine_that_was_restarted_attracts_nothing(pair: Pair) -> None:
     subjects = await held_by_x(pair, 10)
-    before = await pair.started("x")
-    await pair.restart("x")
-    await pair.seen("x", after=before)
+    await pair.renewed("x")
     told = [await pair.ask(about) for about in subjects]
     assert [one["outcome"]["predicted_cached_tokens"] for one in told] == [0] * 10
     assert 1 <= sum(server(one) == "x" for one in told) <= 9
@@ -146,11 +147,8 @@ async def test_a_restart_that_nobody_saw_is_learnt_from_the_answers(pair: Pair) 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_an_engine_with_a_far_smaller_cache_loses_its_requests(pair: Pair, watched: bool) -> None:
     subjects = await held_by_x(pair, 12)
-    before = await pair.started("x")
     with nullcontext() if watched else pair.unobserved():
-        await pair.restart("x", *TINY)
-        if watched:
-            await pair.seen("x", after=before)
+        await (pair.renewed if watched else pair.restart)("x", *TINY)
         rounds = [[await pair.ask(about) for about in subjects] for _ in range(6)]
 
     tallies = [Counter(server(one) for one in each) for each in rounds]

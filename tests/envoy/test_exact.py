@@ -21,7 +21,7 @@ from tests.envoy.world import (
     a_model_server,
     a_pod_manifest,
     a_world,
-    an_engine,
+    engines,
     to,
     until,
 )
@@ -38,26 +38,24 @@ TINY = ("--num-blocks", "64", "--max-model-len", "1000")
 async def pools() -> AsyncIterator[World]:
     """``told``: three engines with KV events, one of which has a small cache; ``untold``: two without."""
     async with AsyncExitStack() as resources:
-        engines = [
-            await resources.enter_async_context(an_engine(each, *SIM, *options))
-            for each, *options in (
-                ("e1", *EVENTS),
-                ("e2", *EVENTS),
-                ("small", *EVENTS, *TINY),
-                ("b1",),
-                ("b2",),
-            )
-        ]
+        started = await engines(
+            resources,
+            ("e1", *SIM, *EVENTS),
+            ("e2", *SIM, *EVENTS),
+            ("small", *SIM, *EVENTS, *TINY),
+            ("b1", *SIM),
+            ("b2", *SIM),
+        )
         pods = {"e1": "told", "e2": "told", "small": "told", "b1": "untold", "b2": "untold"}
         profile = scheduler("kvcache-aware")
         world = await resources.enter_async_context(
             a_world(
                 servers=[a_model_server(app, annotations=profile, model="sim") for app in ("told", "untold")],
-                pods=[a_pod_manifest(each.name, pods[each.name], each.port) for each in engines],
+                pods=[a_pod_manifest(each.name, pods[each.name], each.port) for each in started],
                 routes=[a_model_route(app, app, to(app)) for app in ("told", "untold")],
             )
         )
-        world.engines = {engine.name: engine for engine in engines}
+        world.engines = {engine.name: engine for engine in started}
         yield world
 
 

@@ -17,13 +17,14 @@ from tests.envoy.world import (
     a_model_server,
     a_pod_manifest,
     a_world,
-    an_engine,
+    engines,
     to,
     until,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+SIM = ("--model", "sim")
 SMALL_CACHE = ("--num-blocks", "512", "--max-model-len", "8000")
 SCORERS = ("lmetric", "prefix-cache", "least-request", "random", "gpu-usage")
 SYSTEM = {"role": "system", "content": "You answer in the style of a ship's log. " * 60}
@@ -46,17 +47,14 @@ def pod(engine: Engine, **labels: str) -> dict[str, Any]:
 async def pools() -> AsyncIterator[World]:
     """Three equal engines (one with an adapter), and a slow and a fast one."""
     async with AsyncExitStack() as resources:
-        engines = [
-            await resources.enter_async_context(an_engine(name, "--model", "sim", *options))
-            for name, *options in (
-                ("t1", "--lora", "sea", "--inter-token-s", "0.005", "--reply-tokens", "100000"),
-                ("t2", "--inter-token-s", "0.005", "--reply-tokens", "100000", *SMALL_CACHE),
-                ("t3", "--inter-token-s", "0.005", "--reply-tokens", "100000"),
-                ("slow", "--inter-token-s", "0.08", "--prefill-tokens-per-s", "500"),
-                ("fast", "--inter-token-s", "0.001"),
-            )
-        ]
-        t1, t2, t3, slow, fast = engines
+        t1, t2, t3, slow, fast = started = await engines(
+            resources,
+            ("t1", *SIM, "--lora", "sea", "--inter-token-s", "0.005", "--reply-tokens", "100000"),
+            ("t2", *SIM, "--inter-token-s", "0.005", "--reply-tokens", "100000", *SMALL_CACHE),
+            ("t3", *SIM, "--inter-token-s", "0.005", "--reply-tokens", "100000"),
+            ("slow", *SIM, "--inter-token-s", "0.08", "--prefill-tokens-per-s", "500"),
+            ("fast", *SIM, "--inter-token-s", "0.001"),
+        )
         models = [*SCORERS, "adapters", "latency", "t1-alone"]
         world = await resources.enter_async_context(
             a_world(
@@ -79,7 +77,7 @@ async def pools() -> AsyncIterator[World]:
                 ],
             )
         )
-        world.engines = {engine.name: engine for engine in engines}
+        world.engines = {engine.name: engine for engine in started}
         yield world
 
 

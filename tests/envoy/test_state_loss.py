@@ -21,7 +21,7 @@ from tests.envoy.world import (
     a_model_server,
     a_pod_manifest,
     a_world,
-    an_engine,
+    engines,
     to,
     until,
 )
@@ -40,15 +40,15 @@ ROOMY = ("--num-blocks", "1000000")
 async def stack() -> AsyncIterator[World]:
     """Two engines, two workers."""
     async with AsyncExitStack() as resources:
-        engines = [await resources.enter_async_context(an_engine(name, *SIM, *ROOMY)) for name in ENGINES]
+        started = await engines(resources, *((name, *SIM, *ROOMY) for name in ENGINES))
         world = await resources.enter_async_context(
             a_world(
                 servers=[a_model_server("sim", model="sim")],
-                pods=[a_pod_manifest(engine.name, "sim", engine.port) for engine in engines],
+                pods=[a_pod_manifest(engine.name, "sim", engine.port) for engine in started],
                 routes=[a_model_route("sim", "sim", to("sim"))],
             )
         )
-        world.engines = {engine.name: engine for engine in engines}
+        world.engines = {engine.name: engine for engine in started}
         yield world
 
 

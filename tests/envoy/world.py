@@ -7,12 +7,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import aiohttp
 import yaml
 
 from benchmarks.stack import Stack, kvoy_up
+from extproc.supervise import claim
 
 GROUP = "networking.serving.volcano.sh/v1alpha1"
 WAIT_S = 20.0
@@ -36,10 +36,8 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within: float = WAI
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = claim("127.0.0.1", 0)
+    return port
 
 
 @dataclass(slots=True)
@@ -106,6 +104,13 @@ async def an_engine(name: str, *options: str, port: int = 0, scheme: str = "http
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+
+async def engines(resources: AsyncExitStack, *wanted: tuple[str, ...]) -> list[Engine]:
+    """Run an engine for each (name, option, …), in that order, until `resources` end; all start at once."""
+    async with asyncio.TaskGroup() as tasks:
+        starting = [tasks.create_task(resources.enter_async_context(an_engine(*each))) for each in wanted]
+    return [task.result() for task in starting]
 
 
 def a_model_route(

@@ -3,7 +3,6 @@ import gc
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from extproc.settings import Settings
 from extproc.state import keys, live
 from extproc.state.records import Publication, Put, Record
 from extproc.state.store import Store
+from extproc.supervise import claim_addresses
 from extproc.testing import a_pod, a_route, a_rule, a_server
 
 Request = external_processor_pb2.ProcessingRequest
@@ -43,9 +43,7 @@ async def publish(store: Store) -> None:
 @pytest.fixture
 def settings(valkey: object) -> AsyncIterator[Settings]:
     folder = tempfile.mkdtemp(prefix="kvoy-")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        admin = f"127.0.0.1:{probe.getsockname()[1]}"
+    (admin,) = claim_addresses("127.0.0.1:0", 1)
     yield Settings("extproc-0", f"{folder}/extproc-0.sock", valkey.url, "g", admin, drain_s=1.0)
     shutil.rmtree(folder)
 

@@ -24,10 +24,12 @@ def a_claim(
     ahead: int = 0,
     epoch: int = 0,
     depth: int | None = None,
+    received: bool = False,
 ) -> Claim:
     """`predicted` of 1,000 tokens in 4,000 bytes of JSON, as the blocks of its depth tell."""
     held = next(at for at in range(1000) if bytes_of(at) >= 4 * predicted) if depth is None else depth
-    return Claim("pod/default/a", LIFE, source, predicted, prompt_bytes, ahead, epoch, [1, 2, 3, 4], held)
+    chain = [1, 2, 3, 4]
+    return Claim("pod/default/a", LIFE, source, predicted, prompt_bytes, ahead, epoch, chain, held, received)
 
 
 def an_outcome(
@@ -257,3 +259,26 @@ def test_a_life_that_is_over_is_forgotten():
     calibration.retire("pod/default/a", LIFE)
 
     assert calibration.trust(LIFE, "approximate") == 1.0
+
+
+def test_an_engine_that_received_its_cache_tells_of_another_ones():
+    calibration = Calibration()
+    claim = a_claim(900, received=True)
+
+    assert calibration.learn(claim, an_outcome(claim, cached_tokens=0), 0.01) == []
+
+    assert calibration.trust(LIFE, "approximate") == 1.0
+    assert calibration.prefill_s(claim.endpoint, 1000) == 1000 / PREFILL_TOKENS_PER_S
+    failed = an_outcome(claim, status=500)
+    assert calibration.learn(claim, failed, None) == [Unlearn(LIFE, claim.depth)]
+
+
+def test_a_prompt_computed_alone_tells_the_pace_without_knowing_that_of_decoding():
+    calibration = Calibration()
+    claim = a_claim(0)
+
+    calibration.learn(
+        claim, an_outcome(claim, cached_tokens=0, completion_tokens=1, duration_s=1.0), tpot_s=None
+    )
+
+    assert calibration.prefill_s(claim.endpoint, 1000) > 1000 / PREFILL_TOKENS_PER_S

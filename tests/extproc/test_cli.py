@@ -14,6 +14,10 @@ from extproc.supervise import python
 
 WITHOUT = "import sys; sys.modules['{module}'] = None; from extproc.cli import main; main()"
 """A kvoy for which a third-party module is not installed."""
+IMPATIENT = (
+    "from extproc.supervise import plan; plan.FIRST_REMINDER_S = 0.5; from extproc.cli import main; main()"
+)
+"""A kvoy that soon says what it waits for."""
 
 
 def kvoy(*args):
@@ -166,7 +170,7 @@ def extproc(place, *options):
     """`kvoy extproc` without a Redis: its workers never get ready, but they run, and answer that."""
     where = ("--socket-dir", f"{place}/new", "--redis", f"unix://{place}/no-redis.sock")
     process = subprocess.Popen(
-        python("-m", "extproc.cli", "extproc", *where, *options),
+        python("-c", IMPATIENT, "extproc", *where, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,14 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from extproc.decide import TOKENS_DEADLINE_S, Decider, Plan
+from extproc.decide import TOKENS_DEADLINE_S, Decider
 from extproc.exchange import Decide, Decision, LocalAnswer, Routing
 from extproc.explain import Journal
+from extproc.handoff.handoff import HandOff
+from extproc.legs import Legs
+from extproc.plan import Plan
 from extproc.request import Head
 from extproc.state.live import Engine
-from extproc.state.records import Plugin, Profile, StringMatch
+from extproc.state.records import Disaggregation, Plugin, Profile, StringMatch
 from extproc.state.snapshot import EMPTY, Snapshot
-from extproc.testing import a_fleet, a_head, a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.testing import a_fleet, a_head, a_part, a_pod, a_route, a_rule, a_server, a_snapshot
 from extproc.tokens import Found, Miss, Question
 
 WORLD = a_snapshot(
@@ -47,7 +50,10 @@ class World:
     def __init__(self, snapshot: Snapshot = WORLD, tokens: "SomeTokens | None" = None) -> None:
         self.fleet = a_fleet(lambda: 0.0)
         self.journal = Journal("extproc-0", lambda: 0.0)
-        self.decider = Decider(self.fleet, tokens or NoTokens(), self.journal, Random(1), lambda: 0.0)
+        self.legs = Legs(self.fleet, lambda _: None)
+        self.decider = Decider(
+            self.fleet, self.legs, tokens or NoTokens(), self.journal, Random(1), lambda: 0.0
+        )
         self.decider.adopt(snapshot)
 
     @property
@@ -301,3 +307,128 @@ async def test_a_preview_with_token_ids_reserves_nothing() -> None:
 
     assert told["notes"] == ["matched approximately, because no tokeniser"]
     assert world.in_flight == {}
+
+
+LONG = [{"role": "user", "content": "All happy families are alike; " * 400}]
+
+
+def a_world_apart(*parts: str, **terms: Any) -> World:
+    """Parts such as ``"prefill p1 a"``: role, name, group."""
+    pods = [part.split() for part in parts]
+    server = a_server("s", model="vendor/s", apart=Disaggregation("nixl", **terms))
+    members = [
+        a_part(name, "s", role, group=group, ip=f"10.0.0.{at}")
+        for at, (role, name, group) in enumerate(pods, 1)
+    ]
+    return World(a_snapshot(a_route("r", a_rule("s"), model="m"), server, *members))
+
+
+def handed_off(decision: Decision | HandOff) -> HandOff:
+    assert isinstance(decision, HandOff), decision
+    return decision
+
+
+def test_a_long_prompt_is_handed_from_one_endpoint_to_another_of_its_group() -> None:
+    world = a_world_apart("prefill p1 a", "prefill p2 a", "decode d1 a", "decode d2 a", "prefill p3 b")
+
+    handoff = handed_off(world.post(messages=LONG))
+
+    assert {endpoint.group for endpoint in handoff.prefills} == {"a"}
+    assert handoff.partners
+    assert set(handoff.partners) <= {"10.0.0.3:8000", "10.0.0.4:8000"}
+    assert json.loads(handoff.body)["model"] == "vendor/s"
+    assert handoff.request_id == "request-1"
+    assert world.in_flight == {
+        handoff.prefills[0].key: 1,
+        handoff.routing.placement.chosen.endpoint.key: 1,
+    }
+
+
+def test_a_short_prompt_is_computed_where_it_is_answered() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+
+    placed = routed(world.post())
+
+    assert world.in_flight == {placed.placement.chosen.endpoint.key: 1}
+
+
+def test_credentials_go_along_to_the_prefill_endpoint_and_no_other_header() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+    assert "authorization" in world.decider.wanted_headers
+
+    handoff = handed_off(world.post(a_head(authorization="Bearer x", user_type="premium"), messages=LONG))
+
+    assert handoff.headers == {"authorization": "Bearer x"}
+    assert World().decider.wanted_headers == {"user-type"}
+
+
+def test_a_request_without_an_id_gets_one_for_both_legs() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+    nameless = Head("POST", "/v1/chat/completions", {})
+
+    one, two = (handed_off(world.post(nameless, messages=LONG)) for _ in range(2))
+
+    assert one.request_id
+    assert one.request_id != two.request_id
+    assert ("x-request-id", one.request_id) in one.routing.headers
+
+
+def test_a_hand_off_that_never_reached_envoy_leaves_no_count() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+
+    world.decider.forget(handed_off(world.post(messages=LONG)))
+
+    assert world.in_flight == {}
+    assert world.legs.open == 0
+
+
+def test_without_a_decode_endpoint_nobody_answers() -> None:
+    assert reason(a_world_apart("prefill p a").post(messages=LONG)) == "no-ready-pod"
+
+
+def test_without_a_prefill_endpoint_the_decode_endpoint_does_it_all() -> None:
+    world = a_world_apart("prefill p b", "decode d a")
+
+    placed = routed(world.post(messages=LONG))
+
+    assert placed.placement.chosen.endpoint.key == "pod/default/d"
+
+
+def test_nor_does_anybody_where_decode_endpoints_shall_compute_no_prompts() -> None:
+    world = a_world_apart("prefill p b", "decode d a", decode_alone=False)
+
+    assert reason(world.post(messages=LONG)) == "no-pair"
+    assert isinstance(world.post(), Routing), "a short prompt is none that anybody would hand off"
+
+
+def test_a_pair_is_explained_and_shown_beforehand() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+
+    world.post(messages=LONG)
+
+    told = world.journal.explain("request-1")
+    assert told is not None
+    assert told["handoff"]["group"] == "a"
+    assert told["handoff"]["prefill"]["candidates"][0]["pod"] == "default/p"
+
+
+async def test_a_preview_of_a_pair_reserves_nothing() -> None:
+    world = a_world_apart("prefill p a", "decode d a")
+    body = json.dumps({"model": "m", "messages": LONG}).encode()
+
+    told = await world.decider.preview(a_head(), body)
+
+    assert told["handoff"]["group"] == "a"
+    assert world.in_flight == {}
+
+
+def test_bursts_spread_over_both_roles() -> None:
+    world = a_world_apart(*(f"{role} {role[0]}{at} a" for role in ("prefill", "decode") for at in range(4)))
+
+    handoffs = [handed_off(world.post(messages=LONG)) for _ in range(16)]
+
+    chosen = Counter(each.prefills[0].key for each in handoffs)
+    answering = Counter(each.routing.placement.chosen.endpoint.key for each in handoffs)
+    assert max(answering.values()) <= 6
+    assert len(answering) == 4
+    assert max(chosen.values()) <= 8

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -63,6 +64,38 @@ def test_an_unparsed_path_never_shows_its_body() -> None:
     assert step == Decide(UPLOAD, None)
     assert list(exchange.decided(ROUTING)) == [RouteOnHeaders(ROUTING, BodyMode.BUFFERED)]
     assert exchange.done
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/generate"])
+def test_a_body_that_may_be_json_is_shown_on_any_path(method: str, path: str) -> None:
+    head = replace(a_head(path, method=method), json=True)
+
+    assert play(ROUTING, head, b"{}") == ([Decide(head, b"{}")], [AskForBody(), RouteOnBody(ROUTING)])
+    assert play(EDITED, head, b"{", b"}", mode=DUPLEX) == (
+        [Decide(head, b"{}")],
+        [RouteOnHeaders(EDITED, DUPLEX), SendChunk(b"edited", last=True)],
+    )
+
+
+@pytest.mark.parametrize("mode", BodyMode)
+def test_an_unparsed_path_without_a_body_is_decided_on_its_headers(mode: BodyMode) -> None:
+    head = replace(a_head("/reset_prefix_cache"), json=True)
+
+    assert play(ROUTING, head, mode=mode) == ([Decide(head, None)], [RouteOnHeaders(ROUTING, mode)])
+
+
+@pytest.mark.parametrize("mode", BodyMode)
+def test_a_get_keeps_its_body_to_itself(mode: BodyMode) -> None:
+    head = replace(a_head("/metrics", method="GET"), json=True)
+    exchange = Exchange(100)
+
+    assert exchange.receive(HeadersReceived(head, last=False, mode=mode)) == Decide(head, None)
+
+
+def test_a_parsed_path_is_parsed_whatever_its_type_says() -> None:
+    assert not a_head().json
+    assert play(ROUTING, a_head(), b"body")[0] == [Decide(a_head(), b"body")]
 
 
 def test_full_duplex_holds_the_headers_back_until_the_body_is_whole() -> None:

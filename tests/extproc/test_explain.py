@@ -23,6 +23,7 @@ def test_a_placement_is_told_with_what_matched_and_all_evidence():
 
     assert told == {
         "request_id": "x",
+        "client_request_id": None,
         "worker": "extproc-0",
         "decided_at": NOW,
         "path": "/v1/chat/completions",

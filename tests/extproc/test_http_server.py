@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 from extproc.http_server import listen
+from extproc.supervise import claim_addresses
 
 
 def an_app() -> web.Application:
@@ -18,9 +19,8 @@ def an_app() -> web.Application:
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    (address,) = claim_addresses("127.0.0.1:0", 1)
+    return address
 
 
 async def answers(address: str) -> bool:

@@ -117,6 +117,12 @@ def test_messages_never_repeat_the_prompt() -> None:
         assert "SECRET" not in refused(body).message
 
 
+def test_only_members_of_the_body_itself_steer_an_engine() -> None:
+    assert not understood("/v1/completions", model="m", prompt="kv_transfer_params", n=1).control
+    assert understood("/v1/completions", model="m", prompt="p", kv_transfer_params=None).control
+    assert understood("/v1/completions", model="m", prompt="p", vllm_xargs={}).control
+
+
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_or_understood(body: bytes) -> None:
     for api in APIS.values():

@@ -277,3 +277,31 @@ def test_loads_are_those_of_what_is_held(moves: list[tuple[str, str, int, int]])
         reservations.release(reservation.id)
     assert reservations.counts() == {}
     assert reservations.loads([A, B]) == [(0, 0), (0, 0)]
+
+
+def test_what_an_engine_has_to_do_after_all_counts_from_then_on(reservations: Reservations, clock: Clock):
+    one = to(reservations, A)
+    claim = object()
+
+    reservations.owe(one.id, 700, 2.0, claim)
+
+    assert reservations.load(A) == Load(1, 700)
+    kept = reservations.get(one.id)
+    assert kept is not None
+    assert (kept.tokens, kept.claim) == (700, claim)
+    clock.now += 2.0
+    assert reservations.load(A) == Load(1, 0)
+    reservations.release(one.id)
+    assert reservations.counts() == {}
+
+
+def test_nothing_is_owed_twice_nor_by_what_is_over(reservations: Reservations):
+    one = to(reservations, A)
+    reservations.owe(one.id, 700, 2.0, None)
+    reservations.owe(one.id, 700, 2.0, None)
+    assert reservations.load(A) == Load(1, 700)
+
+    reservations.release(one.id)
+    reservations.owe(one.id, 700, 2.0, None)
+    assert reservations.load(A) == Load(0, 0)
+    assert reservations.get(one.id) is None

@@ -1,8 +1,10 @@
 import asyncio
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from random import Random
 
 import grpc
@@ -14,24 +16,42 @@ from grpc import aio
 
 from extproc.accesslog import Outcome
 from extproc.decide import Decider
+from extproc.exchange import Decide, LocalAnswer, Routing, rejected
 from extproc.explain import Journal
+from extproc.handoff.handoff import HandOff
+from extproc.legs import Legs
 from extproc.metrics import Metrics
-from extproc.server import AccessLogSink, ExtProc, grpc_server
-from extproc.testing import a_fleet, a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.rejection import Rejection
+from extproc.server import AccessLogSink, ExtProc, drain, grpc_server
+from extproc.state.records import Disaggregation
+from extproc.testing import a_fleet, a_part, a_pod, a_route, a_rule, a_server, a_snapshot
 from extproc.tokens import Found, Miss, Question
 from extproc.wire import Encoder
 
 Request = external_processor_pb2.ProcessingRequest
 Response = external_processor_pb2.ProcessingResponse
 
-SNAPSHOT = a_snapshot(a_route("r", a_rule("s"), model="m"), a_server("s"), a_pod("a", "s"))
+SNAPSHOT = a_snapshot(
+    a_route("r", a_rule("s"), model="m"),
+    a_server("s"),
+    a_pod("a", "s"),
+    a_route("apart", a_rule("apart"), model="apart"),
+    a_server("apart", apart=Disaggregation("nixl")),
+    a_part("p", "apart", "prefill", ip="10.0.0.2"),
+    a_part("d", "apart", "decode", ip="10.0.0.3"),
+)
 BODY = Request(
     request_body={"body": b'{"model":"m","messages":[]}', "end_of_stream": True}
 ).SerializeToString()
 
 
-def headers(path: str = "/v1/chat/completions") -> bytes:
-    pairs = {":method": b"POST", ":path": path.encode(), "x-request-id": b"1"}
+def headers(path: str = "/v1/chat/completions", content_type: bytes = b"application/json") -> bytes:
+    pairs = {
+        ":method": b"POST",
+        ":path": path.encode(),
+        "x-request-id": b"1",
+        "content-type": content_type,
+    }
     listed = [{"key": key, "raw_value": value} for key, value in pairs.items()]
     return Request(request_headers={"headers": {"headers": listed}}).SerializeToString()
 
@@ -41,6 +61,46 @@ class NoTokens:
 
     async def ids(self, question: Question, within_s: float) -> Found | Miss:
         raise AssertionError("token ids were asked for")
+
+
+@dataclass
+class ACourse:
+    """A hand-off that goes as it is told to."""
+
+    handoff: HandOff
+    longest_s: float = 60.0
+    pending: bool = False
+    answer: LocalAnswer | None = None
+    """In place of the answer's leg."""
+    failure: asyncio.Future[LocalAnswer | None] = field(default_factory=asyncio.Future)
+    proceed: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def decided(self) -> Routing | LocalAnswer:
+        await self.proceed.wait()
+        return self.answer or self.handoff.routing
+
+    async def failed(self) -> LocalAnswer | None:
+        return await self.failure
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class ADriver:
+    """Hands out courses that a test holds."""
+
+    def __init__(self) -> None:
+        self.staying = False
+        self.begun: asyncio.Queue[ACourse] = asyncio.Queue()
+
+    def stays(self, handoff: HandOff) -> bool:
+        return self.staying
+
+    def begin(self, handoff: HandOff) -> ACourse:
+        course = ACourse(handoff)
+        self.begun.put_nowait(course)
+        return course
 
 
 class Worker:
@@ -53,9 +113,13 @@ class Worker:
         self.reservations = fleet.reservations
         self.outcomes: list[Outcome] = []
         metrics = Metrics()
-        decider = Decider(fleet, NoTokens(), Journal("extproc-0", lambda: 0.0), Random(1), lambda: 0.0)
+        self.legs = Legs(fleet, lambda _: None)
+        journal = Journal("extproc-0", lambda: 0.0)
+        decider = Decider(fleet, self.legs, NoTokens(), journal, Random(1), lambda: 0.0)
         decider.adopt(SNAPSHOT)
-        self.extproc = ExtProc(decider, Encoder("extproc-0", "me"), metrics, 2**20, time.perf_counter)
+        self.driver = ADriver()
+        encoder = Encoder("extproc-0", "me")
+        self.extproc = ExtProc(decider, self.driver, encoder, metrics, 2**20, time.perf_counter)
         self.sink = AccessLogSink(
             self.reservations, self.outcomes.append, metrics.expired, "me", lambda: self.now
         )
@@ -147,7 +211,7 @@ async def test_an_error_is_an_immediate_answer(worker: Worker) -> None:
 
 
 async def test_a_path_that_is_not_parsed_is_answered_at_once(worker: Worker) -> None:
-    (answer,) = await worker.ask(headers("/tokenize"))
+    (answer,) = await worker.ask(headers("/v1/audio/transcriptions", b"multipart/form-data; boundary=x"))
 
     assert answer.HasField("mode_override")
 
@@ -238,3 +302,216 @@ async def test_reservations_stay_while_an_envoy_is_connected(worker: Worker) -> 
 
     assert worker.in_flight == {"pod/default/a": 1}
     call.cancel()
+
+
+PROMPT = "All happy families are alike; " * 400
+APART = Request(
+    request_body={
+        "body": json.dumps({"model": "apart", "messages": [{"role": "user", "content": PROMPT}]}).encode(),
+        "end_of_stream": True,
+    }
+).SerializeToString()
+
+
+class Stream:
+    """An ext_proc stream that has sent a request for two endpoints."""
+
+    def __init__(self, worker: Worker, *metadata: tuple[str, str]) -> None:
+        self.call = worker.channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")(
+            metadata=metadata
+        )
+
+    @classmethod
+    async def of(cls, worker: Worker) -> tuple["Stream", ACourse]:
+        stream = cls(worker)
+        await stream.call.write(headers())
+        await stream.call.read()
+        await stream.call.write(APART)
+        return stream, await worker.driver.begun.get()
+
+    async def read(self) -> Response | None:
+        raw = await self.call.read()
+        return None if raw is aio.EOF else Response.FromString(raw)
+
+
+async def test_envoy_is_told_to_wait_and_then_how_it_goes_on(worker: Worker) -> None:
+    stream, course = await Stream.of(worker)
+
+    waiting = await stream.read()
+    assert waiting is not None
+    assert waiting.override_message_timeout.seconds == 60
+    assert worker.in_flight == {"pod/default/p": 1, "pod/default/d": 1}
+    course.proceed.set()
+    answer = await stream.read()
+
+    assert answer is not None
+    assert answer.WhichOneof("response") == "request_body"
+    assert await stream.read() is None
+    await course.closed.wait()
+
+
+async def test_an_answer_in_place_of_the_answers_leg_leaves_no_count_of_it(worker: Worker) -> None:
+    stream, course = await Stream.of(worker)
+    course.answer = rejected(Rejection("prefill-failed", "no"))
+    await stream.read()
+
+    course.proceed.set()
+    answer = await stream.read()
+
+    assert answer is not None
+    assert answer.immediate_response.status.code == 502
+    assert worker.in_flight.get("pod/default/d") is None
+    await course.closed.wait()
+
+
+async def test_the_stream_is_open_while_a_prefill_is_and_tells_of_its_failure(worker: Worker) -> None:
+    stream, course = await Stream.of(worker)
+    course.pending = True
+    course.proceed.set()
+    await stream.read()
+    assert (await stream.read()).WhichOneof("response") == "request_body"
+
+    assert not course.closed.is_set()
+    course.failure.set_result(rejected(Rejection("prefill-failed", "no")))
+
+    answer = await stream.read()
+    assert answer is not None
+    assert answer.immediate_response.status.code == 502
+    assert await stream.read() is None
+
+
+async def test_a_prefill_that_ends_well_ends_the_stream(worker: Worker) -> None:
+    stream, course = await Stream.of(worker)
+    course.pending = True
+    course.proceed.set()
+    await stream.read()
+    await stream.read()
+
+    course.failure.set_result(None)
+
+    assert await stream.read() is None
+    assert worker.in_flight.get("pod/default/d") == 1, "its end is the access log's to tell"
+
+
+@pytest.mark.parametrize("decided", [False, True])
+async def test_a_client_that_leaves_ends_the_course(worker: Worker, decided: bool) -> None:
+    stream, course = await Stream.of(worker)
+    course.pending = True
+    if decided:
+        course.proceed.set()
+        await stream.read()
+        await stream.read()
+
+    stream.call.cancel()
+
+    await course.closed.wait()
+    assert worker.in_flight.get("pod/default/d") == (1 if decided else None)
+
+
+async def test_a_stopping_worker_ends_prefills_before_it_goes() -> None:
+    order: list[str] = []
+
+    class Stopping:
+        async def stop(self, within_s: float) -> None:
+            assert within_s == 0.05
+            await given_up.wait()
+            order.append("stopped")
+
+    class Driver:
+        def give_up(self) -> None:
+            order.append("given up")
+            given_up.set()
+
+    given_up = asyncio.Event()
+    await drain(Stopping(), Driver(), 0.05)
+
+    assert order == ["given up", "stopped"]
+
+
+async def test_who_cannot_watch_leaves_it_to_the_filter_that_can(worker: Worker) -> None:
+    worker.driver.staying = True
+    stream = Stream(worker, ("kvoy-watch", "offered"))
+    await stream.call.write(headers())
+    await stream.read()
+    await stream.call.write(APART)
+
+    answer = await stream.read()
+
+    assert answer is not None
+    mutation = answer.request_body.response.header_mutation
+    assert [option.header.key for option in mutation.set_headers] == ["x-kvoy-watch"]
+    assert await stream.read() is None
+    assert worker.in_flight == {}
+    assert worker.driver.begun.empty()
+
+
+@pytest.mark.parametrize("metadata", [(), (("kvoy-watch", "on"),)], ids=["another gateway", "watching"])
+async def test_who_can_watch_or_is_offered_nothing_hands_over(
+    worker: Worker, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    worker.driver.staying = True
+    stream = Stream(worker, *metadata)
+    await stream.call.write(headers())
+    await stream.read()
+    await stream.call.write(APART)
+
+    course = await worker.driver.begun.get()
+    course.proceed.set()
+    await stream.read()
+    answer = await stream.read()
+
+    assert answer is not None
+    assert answer.dynamic_metadata.fields["kvoy"].struct_value.fields["reservation"].number_value
+
+
+async def test_a_stream_that_was_given_up_before_the_answer_leaves_no_count(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a worker that hangs: Envoy has asked another one meanwhile."""
+    stream = Stream(worker)
+    await stream.call.write(headers())
+    await stream.read()
+    decide, decided = worker.extproc._decider.decide, asyncio.Event()
+
+    def too_late(ask: Decide) -> object:
+        stream.call.cancel()
+        time.sleep(0.2)
+        decided.set()
+        return decide(ask)
+
+    monkeypatch.setattr(worker.extproc._decider, "decide", too_late)
+    await stream.call.write(BODY)
+    await decided.wait()
+
+    async with asyncio.timeout(5):
+        while worker.in_flight:
+            await asyncio.sleep(0.01)
+
+
+class AContext:
+    """An ext_proc stream that Envoy ends as soon as it has the last answer."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self._messages = list(messages)
+        self.writing = asyncio.Event()
+        self.written = asyncio.Event()
+
+    async def read(self) -> bytes:
+        return self._messages.pop(0)
+
+    async def write(self, _: bytes) -> None:
+        if not self._messages:
+            self.writing.set()
+            await self.written.wait()
+
+
+async def test_an_answer_that_envoy_took_counts_although_the_stream_ends_with_it(worker: Worker) -> None:
+    context = AContext(headers(), BODY)
+    serving = asyncio.create_task(worker.extproc.process(b"", context))
+    await context.writing.wait()
+
+    serving.cancel()
+    context.written.set()
+    await asyncio.wait((serving,))
+
+    assert worker.in_flight == {"pod/default/a": 1}

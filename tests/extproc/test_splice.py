@@ -1,12 +1,23 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.request import APIS, InferenceRequest, parse
-from extproc.splice import Edit, apply, rewrite
+from extproc.splice import (
+    Edit,
+    Intricate,
+    Member,
+    apply,
+    insertion,
+    members,
+    removals,
+    replacement,
+    rewrite,
+)
 
 CHAT = APIS["/v1/chat/completions"]
 MESSAGES = [{"role": "user", "content": 'he said "model":"old" and {"stream_options":1}'}]
@@ -117,6 +128,85 @@ def test_edits_apply_in_order_of_place() -> None:
     assert apply(b"0123456789", [Edit(5, 7, b"X"), Edit(0, 0, b"<"), Edit(9, 10, b">")]) == b"<01234X78>"
 
 
+def test_new_members_come_first() -> None:
+    new = {"a": b"1", 'q"': b"{}"}
+
+    assert inserted(b' {"b":2}', new) == b' {"a":1,"q\\"":{},"b":2}'
+    assert inserted(b"{ }", new) == b'{"a":1,"q\\"":{} }'
+    assert inserted(b'{"b":2}', {}) == b'{"b":2}'
+
+
+def test_new_members_of_an_inner_object_come_first_in_it() -> None:
+    body = b'{"b":{"c":{}}}'
+
+    assert apply(body, [insertion(body, {"a": b"1"}, body.index(b"{}"))]) == b'{"b":{"c":{"a":1}}}'
+
+
+def inserted(body: bytes, fields: dict[str, bytes]) -> bytes:
+    return apply(body, [insertion(body, fields)])
+
+
+def test_a_decoded_slice_is_replaced_where_it_lies() -> None:
+    body = b'{"a":"b","c":"b"}'
+    part = msgspec.json.decode(body, type=dict[str, msgspec.Raw])["c"]
+
+    assert apply(body, [replacement(body, part, b"1")]) == b'{"a":"b","c":1}'
+
+
+def test_members_are_told_with_their_places() -> None:
+    body = b' { "a" : {"x":[1,"]}"]} ,"a":-1.5e3, "\\u0062\\"" :"\\\\"\n}'
+
+    found = list(members(body, 0, len(body)))
+
+    assert [(member.name, body[member.value : member.end]) for member in found] == [
+        ("a", b'{"x":[1,"]}"]}'),
+        ("a", b"-1.5e3"),
+        ('b"', b'"\\\\"'),
+    ]
+    assert [body[member.start : member.start + 2] for member in found] == [b'"a', b'"a', b'"\\']
+
+
+def test_members_of_an_inner_object_have_their_places_in_the_body() -> None:
+    long = b'"' + b"x" * 1000 + b'"'
+    body = b'{"a":1,"b": {"c":' + long + b',"c":2} }'
+
+    assert list(members(body, 12, len(body) - 2)) == [
+        Member("c", 13, 17, 1019),
+        Member("c", 1020, 1024, 1025),
+    ]
+
+
+@pytest.mark.parametrize("value", [b"1", b"[%s]" % b",".join([b"{}"] * 50), b'"%s"' % (b"x" * 500)])
+def test_objects_that_take_long_to_read_are_refused(value: bytes) -> None:
+    same = b"{%s}" % b",".join([b'"a":%s' % value] * 20_000)
+    once = b'{"a":[%s]}' % b",".join([value] * 20_000)
+
+    with pytest.raises(Intricate):
+        list(members(same, 0, len(same)))
+    assert list(members(once, 0, len(once))) == [Member("a", 1, 5, len(once) - 1)]
+
+
+def without(body: bytes, *gone: int) -> bytes:
+    return apply(body, removals(list(members(body, 0, len(body))), gone))
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        ((), b'{ "a":1 , "b":2 , "c":3 }'),
+        ((0,), b'{ "b":2 , "c":3 }'),
+        ((1,), b'{ "a":1 , "c":3 }'),
+        ((2,), b'{ "a":1 , "b":2 }'),
+        ((0, 1), b'{ "c":3 }'),
+        ((0, 2), b'{ "b":2 }'),
+        ((1, 2), b'{ "a":1 }'),
+        ((0, 1, 2), b"{  }"),
+    ],
+)
+def test_each_removed_member_takes_one_comma_with_it(gone: tuple[int, ...], left: bytes) -> None:
+    assert without(b'{ "a":1 , "b":2 , "c":3 }', *gone) == left
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -143,3 +233,30 @@ def test_everything_else_keeps_its_value(
 
     usage = {"stream_options": {**(options or {}), "include_usage": True}} if stream else {}
     assert sent == {**fields, **usage, "model": new}
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=3), JSON), max_size=6),
+    st.sets(st.integers(0, 5)),
+    st.booleans(),
+    st.dictionaries(st.text(max_size=3), JSON, max_size=2),
+)
+def test_members_come_and_go_by_their_places(
+    pairs: list[tuple[str, Any]], gone: set[int], ascii_only: bool, new: dict[str, Any]
+) -> None:
+    def text(value: object) -> str:
+        return json.dumps(value, ensure_ascii=ascii_only, indent=1 if ascii_only else None)
+
+    body = f"{{{', '.join(f'{text(name)}: {text(value)}' for name, value in pairs)}}}".encode()
+    found = list(members(body, 0, len(body)))
+
+    assert [(each.name, json.loads(body[each.value : each.end])) for each in found] == pairs
+    kept = [pair for at, pair in enumerate(pairs) if at not in gone]
+    assert json.loads(without(body, *gone), object_pairs_hook=list) == [
+        (name, json.loads(text(value), object_pairs_hook=list)) for name, value in kept
+    ]
+    added = inserted(body, {name: text(value).encode() for name, value in new.items()})
+    assert json.loads(added, object_pairs_hook=lambda each: each) == [
+        (name, json.loads(text(value), object_pairs_hook=lambda each: each))
+        for name, value in [*new.items(), *pairs]
+    ]

@@ -23,6 +23,7 @@ from extproc.exchange import (
     SendChunk,
     TrailersReceived,
 )
+from extproc.request import Head
 from extproc.testing import a_placement
 from extproc.wire import Encoder, Malformed, decode, entries
 
@@ -79,6 +80,71 @@ def test_the_first_message_says_the_body_mode() -> None:
 
     assert isinstance(event, HeadersReceived)
     assert (event.last, event.mode) == (True, BodyMode.FULL_DUPLEX)
+
+
+def a_head_of(*pairs: tuple[str, bytes]) -> Head:
+    event = decode(headers_message(*pairs), frozenset())
+    assert isinstance(event, HeadersReceived)
+    return event.head
+
+
+def test_the_client_may_have_called_its_request_otherwise() -> None:
+    head = a_head_of(("x-request-id", b"ours"), ("x-kvoy-client-request-id", b"theirs" + b"x" * 300))
+
+    assert (head.request_id, head.client_request_id) == ("ours", "theirs" + "x" * 250)
+    assert a_head_of(("x-request-id", b"ours")).client_request_id == ""
+
+
+def test_headers_that_steer_an_engine_are_noted() -> None:
+    head = a_head_of(
+        ("x-override-bootstrap-host", b"10.0.0.9"),
+        ("x-override-", b""),
+        ("x-overridden", b""),
+        ("x-data-parallel-rank", b"1"),
+        ("x-data-parallel-rank-of-mine", b"1"),
+        ("x-kv-cache-source-host-port", b"10.0.0.9:80"),
+        ("x-vllm-priority", b"-9"),
+        ("authorization", b"secret"),
+    )
+
+    assert head.control == (
+        "x-override-bootstrap-host",
+        "x-override-",
+        "x-data-parallel-rank",
+        "x-kv-cache-source-host-port",
+        "x-vllm-priority",
+    )
+    assert head.headers == {}
+
+
+def test_a_header_that_steers_and_that_a_rule_looks_at_is_both() -> None:
+    event = decode(headers_message(("x-vllm-priority", b"1")), frozenset({"x-vllm-priority", "content-type"}))
+
+    assert isinstance(event, HeadersReceived)
+    assert (event.head.control, event.head.headers) == (("x-vllm-priority",), {"x-vllm-priority": "1"})
+
+
+@pytest.mark.parametrize(
+    ("content_type", "json"),
+    [
+        (b"application/json", True),
+        (b"Application/JSON ; charset=utf-8", True),
+        (b"application/problem+json;a=b", True),
+        (b"application/vnd.x+JSON", True),
+        (b"", True),
+        (b"text/plain", False),
+        (b"application/jsonl", False),
+        (b"multipart/form-data; boundary=application/json", False),
+        (b"application/octet-stream", False),
+        (b"\xff", False),
+    ],
+)
+def test_the_type_says_whether_the_body_may_be_json(content_type: bytes, json: bool) -> None:
+    assert a_head_of(("content-type", content_type)).json is json
+
+
+def test_a_body_without_a_type_may_be_json() -> None:
+    assert a_head_of((":method", b"POST")).json
 
 
 def test_header_values_that_are_not_utf8_do_no_harm() -> None:

@@ -17,6 +17,7 @@ from benchmarks.engine.api.completions import Completion, CompletionRequest
 from benchmarks.engine.api.context import ENTRY, RANK, REQUEST_ID, Context
 from benchmarks.engine.api.errors import ApiError
 from benchmarks.engine.api.generate import (
+    KilledError,
     ResetConnectionError,
     admitted,
     chosen,
@@ -30,6 +31,7 @@ from benchmarks.engine.api.responses import Responses, ResponsesRequest
 from benchmarks.engine.journal import Outcome
 from benchmarks.engine.models import Models
 from benchmarks.engine.runtime import Runtime, Work
+from benchmarks.engine.transfer.part import EngineDeathError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Pooling = TypeVar("_Pooling", pooling.EmbeddingRequest, pooling.RerankRequest)
@@ -190,6 +192,12 @@ async def _watched(context: Context, request: web.Request, handler: Handler) -> 
     except ResetConnectionError:
         context.journal.close(entry, Outcome.RESET)
         return await _reset(request)
+    except KilledError:
+        context.journal.close(entry, Outcome.RESET)
+        context.die()
+        return await _reset(request)
+    except EngineDeathError:
+        response = await _last_answer(context, request)
     except (asyncio.CancelledError, ConnectionError):
         context.journal.close(entry, Outcome.ABORTED)
         raise
@@ -216,6 +224,18 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         if "allow" in error.headers:
             answer.headers["allow"] = error.headers["allow"]
         return answer
+
+
+async def _last_answer(context: Context, request: web.Request) -> web.StreamResponse:
+    """What who killed the engine hears; the others hear nothing."""
+    error = errors.engine_dead()
+    answer = json_answer(error.body(), error.status)
+    answer.force_close()
+    await answer.prepare(request)
+    await answer.write_eof()
+    await asyncio.sleep(0)
+    context.die()
+    return answer
 
 
 async def _reset(request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """A generation request reduced to what the engine needs, and what it gets back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from benchmarks.engine.api import errors
@@ -11,6 +11,7 @@ from benchmarks.engine.reply import reply
 from benchmarks.engine.runtime import Work
 from benchmarks.engine.settings import EngineSettings
 from benchmarks.engine.tokens import Tokens, decode
+from benchmarks.engine.transfer.fields import TransferFields
 
 MOST_CHOICES = 128
 
@@ -32,6 +33,9 @@ class Ask:
     """Only checked: answers are deterministic."""
     salt: str | None = None
     stream: bool = False
+    transfer: TransferFields = field(default_factory=TransferFields)
+    engine_name: str = "chatcmpl-{}"
+    """What the engine calls the request, with its id in the braces."""
 
 
 @dataclass(frozen=True, slots=True)

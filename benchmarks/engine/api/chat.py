@@ -12,9 +12,10 @@ from benchmarks.engine.api.prompts import Message, chat
 from benchmarks.engine.api.usage import StreamOptions, options_of
 from benchmarks.engine.batch import Prefilled
 from benchmarks.engine.runtime import Work
+from benchmarks.engine.transfer.fields import TransferFields
 
 
-class ChatRequest(msgspec.Struct):
+class ChatRequest(TransferFields):
     """The fields that have an effect; others are accepted and ignored, as a model might."""
 
     messages: list[Message]
@@ -57,6 +58,7 @@ class Chat:
             temperature=1.0 if request.temperature is None else request.temperature,
             salt=request.cache_salt,
             stream=bool(request.stream),
+            transfer=request,
         )
 
     def whole(self, envelope: Envelope, choices: Sequence[Choice]) -> dict[str, object]:

@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from benchmarks.engine.api import sse, usage
 from benchmarks.engine.api.ask import Ask, Choice, Envelope
 from benchmarks.engine.api.prompts import Prompt, prompts
 from benchmarks.engine.api.usage import StreamOptions, options_of
 from benchmarks.engine.batch import Prefilled
 from benchmarks.engine.runtime import Work
+from benchmarks.engine.transfer.fields import TransferFields
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default for this endpoint, and vLLM's."""
 
 
-class CompletionRequest(msgspec.Struct):
+class CompletionRequest(TransferFields):
     """The fields that have an effect; others are accepted and ignored, as a model might."""
 
     prompt: Prompt
@@ -58,6 +57,8 @@ class Completion:
             temperature=1.0 if request.temperature is None else request.temperature,
             salt=request.cache_salt,
             stream=bool(request.stream),
+            transfer=request,
+            engine_name="cmpl-{}-0",
         )
 
     def whole(self, envelope: Envelope, choices: Sequence[Choice]) -> dict[str, object]:

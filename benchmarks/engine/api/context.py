@@ -12,6 +12,7 @@ from benchmarks.engine.models import Models
 from benchmarks.engine.ranks import Ranks
 from benchmarks.engine.runtime import Clock
 from benchmarks.engine.settings import EngineSettings
+from benchmarks.engine.transfer.desk import Desk
 
 ENTRY: web.RequestKey[Received] = web.RequestKey("entry", Received)
 """The journal's entry of a request."""
@@ -38,6 +39,10 @@ class Context:
     new_id: Callable[[], str]
     refuse: Callable[[float], None]
     """Go down for so many seconds."""
+    die: Callable[[], None]
+    """Go down for ever."""
+    desk: Desk
+    """Transfers of KV caches."""
     fingerprint: str
     started: int
     """Unix seconds."""

@@ -53,6 +53,17 @@ def queue_full() -> ApiError:
     return ApiError(503, "The engine is currently busy. Please try again later.")
 
 
+def transfer_failed() -> ApiError:
+    """What the engine needs from another one has not come."""
+    return ApiError(500, "Internal server error")
+
+
+def engine_dead() -> ApiError:
+    """The request has killed the engine."""
+    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    return ApiError(500, message)
+
+
 def starting() -> ApiError:
     """A slow start is not over."""
     return ApiError(503, "The engine is still starting.")

@@ -7,13 +7,14 @@ from contextlib import aclosing, contextmanager
 import msgspec
 from aiohttp import web
 
-from benchmarks.engine.api import errors
+from benchmarks.engine.api import errors, sse
 from benchmarks.engine.api.ask import Choice, Dialect, Envelope, Transcript, plan
 from benchmarks.engine.api.context import ENTRY, RANK, Context
 from benchmarks.engine.batch import QueueFullError
-from benchmarks.engine.faults import Hang, RequestFault, Reset, Status
+from benchmarks.engine.faults import Die, Hang, RequestFault, Reset, Status
 from benchmarks.engine.runtime import Run, Runtime, Work
 from benchmarks.engine.tokens import piece
+from benchmarks.engine.transfer.part import Asked, Part, TransferError
 
 RANK_HEADER = "x-data-parallel-rank"
 
@@ -24,7 +25,12 @@ class ResetConnectionError(Exception):
     """A fault asks to reset the connection of this request."""
 
 
-Interruption = Hang | Reset | None
+class KilledError(Exception):
+    """A fault asks the engine to die at this request."""
+
+
+Strike = Hang | Reset | Die
+Interruption = Strike | None
 
 
 async def interruption(fault: RequestFault | None) -> Interruption:
@@ -76,22 +82,36 @@ async def generate(
     works = plan(ask, context.models, context.settings)
     envelope = context.envelope(request_id, ask.model)
     runtime = chosen(request, context)
-    with admitted(runtime, works, ask.n) as runs:
+    asked = Asked(ask.engine_name.format(request_id), ask.transfer, works, ask.stream)
+    part = context.desk.part(asked)
+    with context.desk.dock.open(part), admitted(runtime, part.works, ask.n) as runs:
         if not ask.stream:
-            return await _plain(dialect, envelope, runs, runtime, fault)
-        writer = _Writer(request, dialect.transcript(envelope, works), fault)
-        return await writer.write(runs, runtime)
+            return await _plain(dialect, envelope, part, runs, runtime, fault)
+        writer = _Writer(request, dialect.transcript(envelope, part.works), fault)
+        return await writer.write(part, runs, runtime)
 
 
 async def _plain(
-    dialect: Dialect, envelope: Envelope, runs: Sequence[Run], runtime: Runtime, fault: Interruption
+    dialect: Dialect,
+    envelope: Envelope,
+    part: Part,
+    runs: Sequence[Run],
+    runtime: Runtime,
+    fault: Interruption,
 ) -> web.Response:
-    for run in runs:
-        if fault is not None and fault.after_tokens <= len(run.work.output):
-            await runtime.wait(run, fault.after_tokens)
-            await _strike(fault)
-        await runtime.wait(run)
-    return json_answer(dialect.whole(envelope, _choices(runs)))
+    try:
+        for run in runs:
+            if fault is not None and fault.after_tokens <= len(run.work.output):
+                await runtime.wait(run, fault.after_tokens)
+                await _strike(fault)
+            await runtime.wait(run)
+        await part.delivered()
+    except TransferError:
+        runtime.metrics.failed()
+        raise errors.transfer_failed() from None
+    body = dialect.whole(envelope, _choices(runs))
+    params = part.params(runs[0].prefilled.result())
+    return json_answer(body if params is None else {**body, "kv_transfer_params": params})
 
 
 class _Writer:
@@ -103,9 +123,21 @@ class _Writer:
         self._fault = fault
         self._response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
 
-    async def write(self, runs: Sequence[Run], runtime: Runtime) -> web.StreamResponse:
+    async def write(self, part: Part, runs: Sequence[Run], runtime: Runtime) -> web.StreamResponse:
         await self._response.prepare(self._request)
-        first = await runs[0].prefilled
+        try:
+            await self._tokens(runs, runtime)
+            await part.delivered()
+            last = self._transcript.closing(_choices(runs))
+        except TransferError:
+            # The headers are gone, so that the error is an event, as in vLLM.
+            runtime.metrics.failed()
+            last = sse.data(errors.transfer_failed().body()) + sse.DONE
+        await self._response.write_eof(last)
+        return self._response
+
+    async def _tokens(self, runs: Sequence[Run], runtime: Runtime) -> None:
+        first = await runtime.computed(runs[0])
         head = self._transcript.opening(first)
         for index, run in enumerate(runs):
             async with aclosing(runtime.tokens(run)) as bursts:
@@ -119,19 +151,19 @@ class _Writer:
                             await self._interrupt(head, self._fault)
                     await self._response.write(head)
                     head = b""
-        await self._response.write_eof(self._transcript.closing(_choices(runs)))
-        return self._response
 
-    async def _interrupt(self, head: bytes, fault: Hang | Reset) -> None:
+    async def _interrupt(self, head: bytes, fault: Strike) -> None:
         await self._response.write(head)
         await _strike(fault)
 
 
-async def _strike(fault: Hang | Reset) -> None:
+async def _strike(fault: Strike) -> None:
+    # The loop hands what was written to the kernel at the end of this turn; a reset before that loses it.
+    await asyncio.sleep(0)
     if isinstance(fault, Reset):
-        # The loop hands what was written to the kernel at the end of this turn; a reset before that loses it.
-        await asyncio.sleep(0)
         raise ResetConnectionError
+    if isinstance(fault, Die):
+        raise KilledError
     await asyncio.Event().wait()
 
 

@@ -10,11 +10,12 @@ from benchmarks.engine.api.ask import Ask, Choice, Envelope
 from benchmarks.engine.api.prompts import Content, Message, chat
 from benchmarks.engine.batch import Prefilled
 from benchmarks.engine.runtime import Work
+from benchmarks.engine.transfer.fields import TransferFields
 
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
-class MessagesRequest(msgspec.Struct):
+class MessagesRequest(TransferFields):
     """The fields that have an effect; others are accepted and ignored, as a model might."""
 
     model: str
@@ -42,6 +43,7 @@ class Messages:
             max_tokens=request.max_tokens,
             temperature=1.0 if request.temperature is None else request.temperature,
             stream=bool(request.stream),
+            transfer=request,
         )
 
     def whole(self, envelope: Envelope, choices: Sequence[Choice]) -> dict[str, object]:
@@ -64,7 +66,7 @@ class MessagesTranscript:
         self._envelope = envelope
 
     def opening(self, first: Prefilled) -> bytes:
-        cached = first.cached if self._envelope.cache_details else 0
+        cached = first.reused if self._envelope.cache_details else 0
         usage = {"input_tokens": len(first.job.prompt) - cached, "output_tokens": 0}
         message = {**_message(self._envelope, []), "stop_reason": None, "stop_sequence": None, "usage": usage}
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
@@ -101,8 +103,8 @@ def _usage(choice: Choice, details: bool) -> dict[str, int]:
     if not details:
         return {"input_tokens": len(choice.work.prompt), "output_tokens": len(choice.work.output)}
     return {
-        "input_tokens": len(choice.work.prompt) - choice.prefilled.cached,
+        "input_tokens": len(choice.work.prompt) - choice.prefilled.reused,
         "output_tokens": len(choice.work.output),
         "cache_creation_input_tokens": choice.prefilled.created,
-        "cache_read_input_tokens": choice.prefilled.cached,
+        "cache_read_input_tokens": choice.prefilled.reused,
     }

@@ -11,11 +11,12 @@ from benchmarks.engine.api.ask import Ask, Choice, Envelope
 from benchmarks.engine.api.prompts import Message, chat
 from benchmarks.engine.batch import Prefilled
 from benchmarks.engine.runtime import Work
+from benchmarks.engine.transfer.fields import TransferFields
 
 Input: TypeAlias = str | list[Message]
 
 
-class ResponsesRequest(msgspec.Struct):
+class ResponsesRequest(TransferFields):
     """The fields that have an effect; others are accepted and ignored, as a model might."""
 
     input: Input
@@ -46,6 +47,8 @@ class Responses:
             temperature=1.0 if request.temperature is None else request.temperature,
             salt=request.cache_salt,
             stream=bool(request.stream),
+            transfer=request,
+            engine_name="resp_{}",
         )
 
     def whole(self, envelope: Envelope, choices: Sequence[Choice]) -> dict[str, object]:

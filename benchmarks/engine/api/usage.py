@@ -72,7 +72,7 @@ def _counts(choices: Sequence[Choice], n: int) -> dict[str, object]:
 
 
 def _cached(choices: Sequence[Choice], n: int) -> int:
-    return sum(choice.prefilled.cached for choice in choices[::n])
+    return sum(choice.prefilled.reused for choice in choices[::n])
 
 
 def _created(choices: Sequence[Choice], n: int) -> int:

@@ -353,3 +353,86 @@ def test_who_only_listens_knows_what_is_cached(turns: list[tuple[str, list[int],
         assert end.cached == min(known, (len(tokens) - 1) // 4 * 4)
         batch.leave(1000, 1000.0, answered=1)
         listener.hear(told(batch))
+
+
+def a_remote_job(number: int, prompt: int = 10, output: int = 4) -> Job:
+    return Job(number, array("I", [number] * prompt), array("I", [0] * output), remote=True)
+
+
+def test_a_remote_prompt_takes_blocks_but_no_slot_until_it_has_come() -> None:
+    batch = a_batch(running=1)
+    batch.submit(a_remote_job(1), 0.0)
+    batch.submit(a_job(2), 0.0)
+    assert batch.admitted == {1: 10}
+    assert (batch.running, batch.waiting, batch.deferred, batch.fetching) == (1, 1, 1, 1)
+    batch.received(1, 10, 0.5)
+    assert (batch.running, batch.waiting, batch.deferred, batch.fetched) == (1, 1, 0, 1)
+    assert [end.job.id for end in batch.advance(1.0)] == [2]
+    batch.leave(2, 2.0, answered=4)
+    (end,) = batch.advance(2.0)
+    assert (end.job.id, end.at, end.cached, end.external, end.reused, end.created) == (1, 2.0, 0, 10, 10, 0)
+    batch.leave(1, 3.0, answered=4)
+    assert (batch.running, batch.waiting, batch.blocks.used) == (0, 0, 0)
+
+
+def test_a_remote_prompt_needs_a_slot_before_it_is_fetched() -> None:
+    batch = a_batch(running=1)
+    batch.submit(a_job(1), 0.0)
+    batch.submit(a_remote_job(2), 0.0)
+    assert (batch.admitted, batch.to_fetch) == ({}, 1)
+    batch.leave(1, 1.0, answered=0)
+    assert (batch.admitted, batch.to_fetch) == ({2: 10}, 0)
+
+
+def test_a_remote_prompt_lacks_only_what_is_not_cached_and_computes_what_did_not_come() -> None:
+    batch = a_batch()
+    batch.submit(a_job(1, 8), 0.0)
+    batch.advance(1.0)
+    batch.leave(1, 1.0, answered=4)
+    batch.submit(Job(2, array("I", [1] * 30), array("I", [0]), remote=True), 1.0)
+    assert batch.admitted == {2: 22}
+    batch.received(2, 12, 2.0)
+    (end,) = batch.advance(9.0)
+    assert (end.at, end.cached, end.external, end.created) == (3.0, 8, 12, 8)
+
+
+def test_another_engine_may_say_what_was_cached() -> None:
+    batch = a_batch()
+    batch.submit(Job(1, array("I", [1] * 10), array("I", [0]), remote=True, reused=3), 0.0)
+    batch.received(1, 10, 0.0)
+    assert [end.reused for end in batch.advance(0.0)] == [3]
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_remote_job_that_leaves_gives_its_blocks_back(came: bool) -> None:
+    batch = a_batch(running=1)
+    batch.submit(a_remote_job(1), 0.0)
+    batch.submit(a_job(2), 0.0)
+    if came:
+        batch.received(1, 10, 0.5)
+    before = batch.blocks.used
+    batch.leave(1, 0.6, answered=0)
+    assert (batch.blocks.used, before, batch.waiting, batch.admitted) == (4, 8, 0, {})
+
+
+def test_received_blocks_are_told_and_can_be_hit() -> None:
+    batch = a_told_batch()
+    batch.submit(a_remote_job(1, prompt=12), 0.0)
+    assert told(batch) == []
+    batch.received(1, 12, 0.0)
+    (stored,) = told(batch)
+    assert len(stored.block_hashes) == 3
+    batch.submit(Job(2, array("I", [1] * 12), array("I", [0])), 1.0)
+    assert [end.cached for end in batch.advance(9.0)] == [0, 8]
+
+
+def test_kept_blocks_stay_in_use_and_let_others_wait_until_they_are_dropped() -> None:
+    batch = a_batch(blocks=4)
+    batch.submit(a_job(1, 10, 1), 0.0)
+    batch.advance(1.0)
+    lease = batch.keep(1, 1.0, answered=1)
+    assert (batch.running, batch.blocks.used, batch.clear_cache()) == (0, 3, False)
+    batch.submit(a_job(2, 10, 1), 1.0)
+    assert (batch.running, batch.waiting) == (0, 1)
+    batch.drop(lease, 5.0)
+    assert [end.at for end in batch.advance(9.0)] == [6.0]

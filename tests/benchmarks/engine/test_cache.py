@@ -210,3 +210,13 @@ class Cache(RuleBasedStateMachine):
 
 
 TestCache = Cache.TestCase
+
+
+def test_only_computed_blocks_are_known() -> None:
+    cache = BlockCache(100, SIZE)
+    served(cache, [1] * 8)
+    lease = take(cache, [1] * 8 + [2] * 8)
+    assert cache.known(blocks_of([1] * 8 + [2] * 8)) == 2
+    cache.computed(lease)
+    assert cache.known(blocks_of([1] * 8 + [2] * 8 + [3] * 8)) == 4
+    assert cache.known(blocks_of([9] * 8)) == 0

@@ -1,7 +1,18 @@
 import msgspec
 import pytest
 
-from benchmarks.engine.faults import Faults, Hang, LoseEvents, NoTokens, Refuse, Reset, SlowStart, Status
+from benchmarks.engine.faults import (
+    Die,
+    Faults,
+    Hang,
+    LoseEvents,
+    NoParams,
+    NoTokens,
+    Refuse,
+    Reset,
+    SlowStart,
+    Status,
+)
 
 
 def test_a_fault_hits_as_often_as_it_says_then_the_next_one() -> None:
@@ -59,6 +70,7 @@ def test_tokens_are_refused_until_told_otherwise() -> None:
 
 def test_every_kind_can_be_written_and_read() -> None:
     given = [Status(429, times=1), Hang(2), Reset(), SlowStart(1.5), Refuse(2), LoseEvents(3), NoTokens(500)]
+    given += [Die(1), NoParams(2)]
     assert Faults.parse(msgspec.json.encode(given)) == given
 
 
@@ -78,9 +90,23 @@ def test_every_kind_can_be_written_and_read() -> None:
         '[{"kind":"slow_start"}]',
         '[{"kind":"lose_events","batches":0}]',
         '[{"kind":"no_tokens","status":200}]',
+        '[{"kind":"no_params","times":0}]',
+        '[{"kind":"die","after_tokens":-1}]',
         "[" * 20_000,
     ],
 )
 def test_a_wrong_fault_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"faults: .*expected a list such as"):
         Faults.parse(text)
+
+
+def test_parameters_are_omitted_as_often_as_told() -> None:
+    faults = Faults()
+    assert not faults.omits_params()
+    faults.replace([NoParams(times=2)], now=0.0)
+    assert [faults.omits_params() for _ in range(3)] == [True, True, False]
+    faults.replace([NoParams()], now=0.0)
+    assert all(faults.omits_params() for _ in range(100))
+    assert faults.take() is None
+    faults.replace([], now=1.0)
+    assert not faults.omits_params()

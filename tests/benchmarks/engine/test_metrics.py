@@ -44,7 +44,7 @@ def after_requests(ranks: int) -> Exposed:
         metrics = RankMetrics(all_families, SETTINGS, rank, a_batch())
         job = Job(0, array("I", [1] * 122), array("I", [2] * 8), Adapter("lora-a", 1))
         frontend.adapters(rank, frozenset({"lora-a"}), frozenset())
-        metrics.prompt_computed(122, 96)
+        metrics.prompt_computed(Prefilled(job, 1.0, 1.5, 2.0, 96, 0))
         metrics.first_token(0.03)
         metrics.tokens(7, 0.07)
         metrics.finished(Finished(Prefilled(job, 1.0, 1.5, 2.0, 96, 0), 3.0, "length", n=1, max_tokens=8))

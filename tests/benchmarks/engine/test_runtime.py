@@ -59,6 +59,55 @@ async def test_a_slow_reader_gets_what_is_due_at_once() -> None:
     assert counted(runtime, "vllm:inter_token_latency_seconds_sum") == pytest.approx(3.0)
 
 
+async def test_a_prompt_slows_the_other_answers_down() -> None:
+    now = 0.0
+    runtime = a_runtime(
+        clock=lambda: now, inter_token_s=250.0, prefill_tokens_per_s=0.001, prefill_chunk_tokens=1
+    )
+    with runtime.enter([some_work(9, prompt=1)]) as (run,):
+        now = 1000.0
+        runtime.resume()
+        answer = runtime.tokens(run)
+        assert len(await anext(answer)) == 1
+        with runtime.enter([some_work()]):
+            now += 2.4 * 1250.0
+            assert len(await anext(answer)) == 2
+        now += 2.4 * 250.0
+        assert len(await anext(answer)) == 2
+        await answer.aclose()
+    assert counted(runtime, "vllm:inter_token_latency_seconds_sum") == pytest.approx(3600.0)
+
+
+async def test_answers_slow_each_other_down() -> None:
+    now = 0.0
+    runtime = a_runtime(clock=lambda: now, inter_token_s=1.0, inter_token_s_per_answer=2.0)
+    with runtime.enter([some_work(9), some_work(9)]) as (run, _):
+        answer = runtime.tokens(run)
+        assert len(await anext(answer)) == 1
+        now += 7.0
+        assert len(await anext(answer)) == 2
+        await answer.aclose()
+
+
+async def test_an_answer_hears_of_it_when_the_prompt_that_slows_it_down_is_gone() -> None:
+    ahead = 0.0
+    runtime = a_runtime(
+        clock=lambda: time.monotonic() + ahead,
+        inter_token_s=0.001,
+        prefill_tokens_per_s=0.001,
+        prefill_chunk_tokens=1,
+    )
+    with runtime.enter([some_work(3, prompt=1)]) as (run,):
+        ahead = 1000.0
+        runtime.resume()
+        async with asyncio.TaskGroup() as tasks:
+            with runtime.enter([some_work()]):
+                reading = tasks.create_task(collected(runtime, run))
+                while run.sent < 1:
+                    await asyncio.sleep(0)
+    assert reading.result() == [0, 1, 2]
+
+
 async def test_waiting_counts_the_same_as_streaming() -> None:
     runtime = a_runtime(inter_token_s=0.001)
     with runtime.enter([some_work(4)]) as (run,):
@@ -197,3 +246,76 @@ async def test_a_block_that_had_to_go_is_published_with_what_took_its_place() ->
             await runtime.wait(run)
     kinds = [[type(event).__name__ for event in batch] for batch in published]
     assert kinds == [["BlockStored"], [*["BlockRemoved"] * 3, "BlockStored"]]
+
+
+class Elsewhere:
+    """Another engine, which gives the whole prompt when told to."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.asked: list[int] = []
+        self.left = 0
+
+    async def fetch(self, lacking: int) -> int:
+        self.asked.append(lacking)
+        await self.ready.wait()
+        return lacking
+
+    def leave(self) -> None:
+        self.left += 1
+
+
+def remote_work(origin: Elsewhere) -> Work:
+    return Work(array("I", [1] * 8), array("I", range(5)), "length", 5, origin=origin)
+
+
+async def test_work_from_elsewhere_runs_when_its_prompt_has_come() -> None:
+    runtime, origin = a_runtime(prefill_tokens_per_s=0.001, connector="nixl"), Elsewhere()
+    async with asyncio.TaskGroup() as tasks:
+        with runtime.enter([remote_work(origin)]) as (run,):
+            waiting = tasks.create_task(runtime.wait(run))
+            await asyncio.sleep(0)
+            assert (origin.asked, runtime.batch.running, runtime.batch.waiting) == ([8], 0, 1)
+            origin.ready.set()
+            await waiting
+            assert await runtime.computed(run) == run.prefilled.result()
+    assert (origin.asked, origin.left) == ([8], 1)
+    assert counted(runtime, "vllm:external_prefix_cache_hits_total") == 8
+    assert counted(runtime, "vllm:prefix_cache_hits_total") == 0
+
+
+async def test_leaving_tells_elsewhere() -> None:
+    runtime, origin = a_runtime(), Elsewhere()
+    with runtime.enter([remote_work(origin)]):
+        assert runtime.batch.waiting == 1
+    assert (origin.asked, origin.left) == ([], 1)
+    assert (runtime.batch.waiting, runtime.batch.blocks.used) == (0, 0)
+
+
+async def test_who_finds_the_queue_full_tells_elsewhere() -> None:
+    runtime, origin = a_runtime(max_running=1, max_waiting=0, prefill_tokens_per_s=0.001), Elsewhere()
+    with runtime.enter([some_work()]):
+        with pytest.raises(QueueFullError), runtime.enter([remote_work(origin)]):
+            pytest.fail("there is no room")
+        assert origin.left == 1
+    runtime.close()
+
+
+async def test_kept_blocks_are_handed_over_when_the_work_ends() -> None:
+    runtime, kept = a_runtime(), []
+    work = Work(array("I", [1] * 40), array("I", [0]), "length", 1, keep=lambda *given: kept.append(given))
+    with runtime.enter([work]) as (run,):
+        await runtime.wait(run)
+    ((lease, prefilled),) = kept
+    assert (prefilled, runtime.batch.running, runtime.batch.blocks.used) == (run.prefilled.result(), 0, 3)
+    runtime.drop(lease)
+    assert runtime.batch.blocks.used == 0
+
+
+async def test_aborted_work_keeps_nothing() -> None:
+    runtime, kept = a_runtime(prefill_tokens_per_s=0.001), []
+    work = Work(array("I", [1] * 40), array("I", [0]), "length", 1, keep=lambda *given: kept.append(given))
+    with runtime.enter([work]):
+        assert runtime.batch.running == 1
+    assert (kept, runtime.batch.blocks.used) == ([], 0)
+    runtime.close()

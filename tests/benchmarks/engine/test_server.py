@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from benchmarks.engine import EngineSettings, running
-from benchmarks.engine.faults import Refuse
+from benchmarks.engine.faults import Die, Refuse
 from benchmarks.engine.journal import Outcome
 
 ROOT = Path(__file__).parents[3]
@@ -156,6 +156,8 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         (["--tls-cert", __file__], "tls_cert and tls_key"),
         (["--port", "99999"], "--port"),
         (["--kv-events-replay", "0"], "kv_events_replay"),
+        (["--role", "prefill"], "role: prefill needs a connector"),
+        (["--connector", "p2p"], "--connector"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], said: str) -> None:
@@ -187,3 +189,30 @@ def test_help_shows_examples() -> None:
     assert "python -m benchmarks.engine --name pod-a" in text
     assert '{"kind":"reset","after_tokens":3}' in text
     assert '{"kind":"lose_events","batches":3}' in text
+    assert "--role prefill --connector nixl --kv-port 5600" in text
+
+
+async def test_a_killed_engine_cuts_all_and_listens_no_more(start, http, until) -> None:
+    engine = await start(inter_token_s=60.0)
+    stream = await http.post(f"{engine.url}/v1/chat/completions", json=STREAM)
+    assert engine.alive
+    engine.set_faults([Die(after_tokens=1)])
+    with pytest.raises(aiohttp.ClientError):
+        await http.post(f"{engine.url}/v1/chat/completions", json={**STREAM, "stream": False})
+    with pytest.raises(aiohttp.ClientError):
+        await stream.read()
+    await engine.death()
+    assert not engine.alive
+    assert await refused(engine.port)
+    await until(lambda: engine.running == 0)
+
+
+async def test_a_process_whose_engine_dies_ends_with_status_one(http) -> None:
+    arguments = ["--name", "pod-x", "--port", "0", "--role", "decode", "--connector", "nixl"]
+    with Process(*arguments) as process:
+        url = (await asyncio.to_thread(process.stderr.readline)).split()[-1]
+        body = {"prompt": "x", "kv_transfer_params": {"do_remote_prefill": True}}
+        async with http.post(f"{url}/v1/completions", json=body) as answer:
+            assert answer.status == 500
+        assert await asyncio.to_thread(process.wait, 20) == 1
+        assert process.stderr.read() == "ERROR engine pod-x died\n"

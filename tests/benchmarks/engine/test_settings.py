@@ -28,6 +28,8 @@ def test_the_defaults_are_in_range() -> None:
         ("prefill_tokens_per_s", float("nan")),
         ("inter_token_s", -0.1),
         ("inter_token_s", float("nan")),
+        ("inter_token_s_per_answer", -0.1),
+        ("prefill_chunk_tokens", -1),
         ("reply_tokens", 0),
         ("keep_requests", -1),
         ("data_parallel_size", 0),
@@ -36,6 +38,16 @@ def test_the_defaults_are_in_range() -> None:
         ("kv_events_replay", 0),
         ("kv_events_buffer", 0),
         ("tls_cert", Path("x")),
+        ("role", "router"),
+        ("role", "prefill"),
+        ("connector", "p2p"),
+        ("kv_port", -1),
+        ("tensor_parallel_size", 0),
+        ("kv_peers", ("127.0.0.1:5600",)),
+        ("transfer_s_per_token", -0.1),
+        ("handshake_s", float("nan")),
+        ("kv_lease_s", -1.0),
+        ("transfer_timeout_s", -1.0),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> None:
@@ -46,3 +58,8 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> N
 def test_adapters_need_room() -> None:
     with pytest.raises(ValueError, match="max_loras"):
         EngineSettings(loras=("a",), max_loras=0)
+
+
+def test_ranks_have_no_connector() -> None:
+    with pytest.raises(ValueError, match="data_parallel_size"):
+        EngineSettings(data_parallel_size=2, connector="nixl")

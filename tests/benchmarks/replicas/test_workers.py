@@ -23,7 +23,8 @@ async def in_flight(workers: Group) -> int:
     return sum(load["requests"] for state in states for load in state["in_flight"]["own"].values())
 
 
-async def test_real_workers_place_requests_and_take_reports():
+async def test_real_workers_place_requests_and_take_reports(monkeypatch):
+    monkeypatch.setattr("benchmarks.replicas.workers.SILENCE_S", 0.0)
     async with group() as workers:
         await workers.publish(WORLD)
         await workers.start(2)

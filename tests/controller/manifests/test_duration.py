@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.manifests.duration import LONGEST_S, seconds
+from controller.manifests.duration import LONGEST_S, faults, seconds
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,27 @@ def test_any_text_gives_a_bounded_length_or_an_error(text):
     except ValueError:
         return
     assert length == 0 or 0.001 <= length <= LONGEST_S
+
+
+@pytest.mark.parametrize("text", ["10ms", "1s", "2m20s", "140s"])
+def test_a_length_between_two_others(text):
+    assert list(faults(text, "spec.wait", "10ms", "140s")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9ms", '"9ms" is shorter than 10ms'),
+        ("0", '"0" is shorter than 10ms'),
+        ("140001ms", '"140001ms" is longer than 140s'),
+        ("10", '\'10\' is not a duration; write it with units, as in "10s" or "1m30s"'),
+    ],
+)
+def test_a_length_beyond_them_is_a_fault(text, message):
+    (fault,) = faults(text, "spec.wait", "10ms", "140s")
+
+    assert (fault.field, fault.message) == ("spec.wait", message)
+
+
+def test_without_bounds_anything_from_none_to_a_year_will_do():
+    assert [list(faults(text, "spec.wait")) for text in ("0", "1ms", "8760h")] == [[], [], []]

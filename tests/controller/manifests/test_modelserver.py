@@ -87,6 +87,11 @@ def test_stream_usage(usage, reported):
     assert view_of(annotations={"kvoy.io/stream-usage": usage}).record().report_usage is reported
 
 
+@pytest.mark.parametrize(("control", "kept"), [("strip", False), ("keep", True)])
+def test_client_control(control, kept):
+    assert view_of(annotations={"kvoy.io/client-control": control}).record().client_control is kept
+
+
 @pytest.mark.parametrize(
     ("labels", "selected"),
     [
@@ -162,7 +167,7 @@ def test_all_of_several_labels_must_match():
         ),
         (
             {"trafficPolicy": {"retry": {"attempts": 1, "retryInterval": "0s"}}},
-            "spec.trafficPolicy.retry.retryInterval: must be at least a millisecond",
+            'spec.trafficPolicy.retry.retryInterval: "0s" is shorter than 1ms',
         ),
     ],
 )
@@ -183,11 +188,14 @@ def test_the_longest_model_name():
         ({"kvoy.io/tls-ca-file": "ca.pem"}, '"ca.pem" is not an absolute path'),
         ({"kvoy.io/tls-insecure-skip-verify": "yes"}, '"yes" must be one of "false", "true"'),
         ({"kvoy.io/stream-usage": "never"}, '"never" must be one of "always", "client"'),
+        ({"kvoy.io/client-control": "yes"}, '"yes" must be one of "strip", "keep"'),
         (
             {"kvoy.io/tls-sni": "x"},
             "unknown annotation; a ModelServer may carry one of kvoy.io/tls-server-name, "
             "kvoy.io/tls-ca-file, kvoy.io/tls-insecure-skip-verify, kvoy.io/stream-usage, kvoy.io/scheduler, "
-            "kvoy.io/data-parallel-size, kvoy.io/tokenizer, kvoy.io/kv-events, kvoy.io/kv-events-replay",
+            "kvoy.io/data-parallel-size, kvoy.io/tokenizer, kvoy.io/kv-events, kvoy.io/kv-events-replay, "
+            "kvoy.io/client-control, kvoy.io/prefill-threshold, kvoy.io/prefill-timeout, "
+            "kvoy.io/prefill-fallback, kvoy.io/prefill-tensor-parallel-size, kvoy.io/kv-port",
         ),
         ({"kvoy.io/data-parallel-size": "0"}, '"0" is not a number from 1 to 64'),
         ({"kvoy.io/data-parallel-size": "65"}, '"65" is not a number from 1 to 64'),
@@ -261,4 +269,94 @@ def test_all_ranks_need_a_port_for_their_events():
 
     assert problems_of(annotations=annotations) == [
         'metadata.annotations["kvoy.io/kv-events"]: "tcp://*:65530" leaves no port for each of 8 ranks'
+    ]
+
+
+APART = {
+    "workloadSelector": {
+        "matchLabels": {"modelserving.volcano.sh/name": "pool"},
+        "pdGroup": {
+            "groupKey": "modelserving.volcano.sh/group-name",
+            "prefillLabels": {"modelserving.volcano.sh/role": "prefill"},
+            "decodeLabels": {"modelserving.volcano.sh/role": "decode"},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "connector", "name"),
+    [
+        ("vLLM", None, "http"),
+        ("vLLM", {}, "http"),
+        ("vLLM", {"type": None}, "http"),
+        ("vLLM", {"type": "nixl"}, "nixl"),
+        ("vLLM", {"type": "sidecar"}, "sidecar"),
+        ("SGLang", None, "sglang"),
+        ("SGLang", {"type": "mooncake"}, "sglang"),
+        ("SGLang", {"type": "sidecar"}, "sidecar"),
+    ],
+)
+def test_prefill_and_decode_apart(engine, connector, name):
+    server = view_of({**APART, "inferenceEngine": engine, "kvConnector": connector})
+
+    assert server.connector == name
+    assert server.record().disaggregation == records.Disaggregation(name)
+
+
+def test_what_annotations_say_of_prefill():
+    annotations = {
+        "kvoy.io/prefill-threshold": "0",
+        "kvoy.io/prefill-timeout": "1.5s",
+        "kvoy.io/prefill-fallback": "error",
+        "kvoy.io/prefill-tensor-parallel-size": "4",
+        "kvoy.io/kv-port": "5700",
+    }
+
+    server = view_of({**APART, "kvConnector": {"type": "nixl-push"}}, annotations)
+
+    assert server.record().disaggregation == records.Disaggregation("nixl-push", 0, 1.5, False, 4)
+
+
+def test_a_connector_without_groups_is_valid_and_changes_nothing():
+    assert view_of({"kvConnector": {"type": "nixl"}}).record() == view_of().record()
+
+
+def test_prefill_annotations_need_groups():
+    assert problems_of(annotations={"kvoy.io/prefill-timeout": "1s"}) == [
+        'metadata.annotations["kvoy.io/prefill-timeout"]: needs spec.workloadSelector.pdGroup, '
+        "which says which pods compute prompts"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "problem"),
+    [
+        ({}, "spec.workloadSelector.pdGroup.groupKey: this required field is missing"),
+        ({}, "spec.workloadSelector.pdGroup.prefillLabels: this required field is missing"),
+        ({}, "spec.workloadSelector.pdGroup.decodeLabels: this required field is missing"),
+        (
+            {"groupKey": "", "prefillLabels": {"r": "p"}, "decodeLabels": {"r": "d"}},
+            'spec.workloadSelector.pdGroup.groupKey: expected a string of 1 to 317 characters, got ""',
+        ),
+        (
+            {"groupKey": "g", "prefillLabels": {"r": 1}, "decodeLabels": {"r": "d"}},
+            'spec.workloadSelector.pdGroup.prefillLabels["r"]: expected a string, got 1',
+        ),
+        (
+            {"groupKey": "g", "prefillLabels": {"r": "p"}, "decodeLabels": {"r": "d"}, "encodeLabels": {}},
+            'spec.workloadSelector.pdGroup.encodeLabels: unknown field; did you mean "decodeLabels"?',
+        ),
+    ],
+)
+def test_what_a_group_can_not_be(group, problem):
+    spec = {"workloadSelector": {"matchLabels": {"app": "pool"}, "pdGroup": group}}
+
+    assert problem in problems_of(spec)
+
+
+def test_what_a_connector_can_not_be():
+    assert problems_of({**APART, "kvConnector": {"type": "p2p"}}) == [
+        'spec.kvConnector.type: expected one of "http", "lmcache", "nixl", "mooncake", "nixl-push", '
+        '"sidecar", got "p2p"'
     ]

@@ -56,21 +56,45 @@ def test_a_pod_without_status_is_not_routable():
 
 
 def test_its_record():
-    assert view_of().record(("a", "b")) == records.Pod("team", "engine-0", "10.0.0.1", ("a", "b"))
+    assert view_of().record(["a", "b"], {}) == records.Pod("team", "engine-0", "10.0.0.1", ("a", "b"))
+
+
+def test_its_part_in_what_it_serves():
+    members = {"b": records.Member("prefill", "one", 5600)}
+    pod = view_of({"annotations": {"kvoy.io/kv-engine-id": "rack 4/engine ☃"}})
+
+    assert pod.record(["a", "b"], members) == records.Pod(
+        "team", "engine-0", "10.0.0.1", ("a", "b"), members=members, kv_engine="rack 4/engine ☃"
+    )
 
 
 def test_a_port_of_its_own():
     pod = view_of({"annotations": {"kvoy.io/port": "9000"}})
 
-    assert pod.record(()).port == 9000
+    assert pod.record((), {}).port == 9000
 
 
+@pytest.mark.parametrize("name", ["kvoy.io/port", "kvoy.io/kv-port"])
 @pytest.mark.parametrize("port", ["", "0", "65536", "http", "-1", "8000 ", "٨", "1" * 5000])
-def test_a_port_that_is_none(port):
-    (problem,) = read({"annotations": {"kvoy.io/port": port}}).problems
+def test_a_port_that_is_none(name, port):
+    (problem,) = read({"annotations": {name: port}}).problems
 
-    assert problem.field == 'metadata.annotations["kvoy.io/port"]'
+    assert problem.field == f'metadata.annotations["{name}"]'
     assert "is not a port from 1 to 65535" in problem.message
+
+
+@pytest.mark.parametrize("engine", ["", "e" * 257, "a\nb", "\x00"])
+def test_an_engine_id_that_is_none(engine):
+    (problem,) = read({"annotations": {"kvoy.io/kv-engine-id": engine}}).problems
+
+    assert problem.field == 'metadata.annotations["kvoy.io/kv-engine-id"]'
+    assert problem.message.endswith("is not an engine id: 1 to 256 printable characters")
+
+
+def test_the_longest_engine_id():
+    pod = view_of({"annotations": {"kvoy.io/kv-engine-id": "e" * 256}})
+
+    assert pod.record((), {}).kv_engine == "e" * 256
 
 
 @pytest.mark.parametrize(
@@ -82,7 +106,7 @@ def test_a_port_that_is_none(port):
     ],
 )
 def test_addresses_are_published_as_envoy_prints_them(written, canonical):
-    assert view_of(status={"podIP": written}).record(()).ip == canonical
+    assert view_of(status={"podIP": written}).record((), {}).ip == canonical
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,6 @@ spec:
   rules: [{targetModels: [{modelServerName: pool}]}]
 """
 
-SERVER = """
-apiVersion: networking.serving.volcano.sh/v1alpha1
-kind: ModelServer
-metadata: {name: pool}
-spec:
-  inferenceEngine: vLLM
-  workloadPort: {port: 8000}
-  workloadSelector: {matchLabels: {app: pool}}
-"""
-
 REFUSALS = {
     ("ModelRoute", "spec.rateLimit"): (
         ROUTE + "  rateLimit: {inputTokensPerUnit: 10, unit: minute}\n",
@@ -38,16 +28,6 @@ REFUSALS = {
         ),
         "spec.rules[0].targetModels[0].externalModelProviderName: external model providers are not "
         "supported yet; name a ModelServer in modelServerName",
-    ),
-    ("ModelServer", "spec.workloadSelector.pdGroup"): (
-        SERVER.replace("{app: pool}", "{app: pool}, pdGroup: {groupKey: g}"),
-        "spec.workloadSelector.pdGroup: prefill/decode disaggregation is not supported yet; "
-        "remove this field and select pods that do both",
-    ),
-    ("ModelServer", "spec.kvConnector"): (
-        SERVER + "  kvConnector: {type: nixl}\n",
-        "spec.kvConnector: KV connectors belong to prefill/decode disaggregation, "
-        "which is not supported yet; remove this field",
     ),
 }
 

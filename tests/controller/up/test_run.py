@@ -23,6 +23,12 @@ from extproc.supervise import python
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
 SECONDS = 60
+PATIENT = ("-m", "extproc.cli")
+IMPATIENT = (
+    "-c",
+    "from extproc.supervise import plan; plan.FIRST_REMINDER_S = 0.5; from extproc.cli import main; main()",
+)
+"""A kvoy that soon says what it waits for."""
 
 
 class Up:
@@ -66,13 +72,11 @@ class Up:
 
 
 @contextmanager
-def kvoy_up(directory, *options):
+def kvoy_up(directory, *options, kvoy=PATIENT):
     """`kvoy up` on free ports, in a temporary directory of its own that must be empty in the end."""
     scratch = Path(f"/tmp/kvoy-test-{os.getpid()}-{time.monotonic_ns() % 10**9}")
     scratch.mkdir()
-    argv = python(
-        "-m", "extproc.cli", "up", "-f", str(directory), "--port", "0", "--admin-port", "0", *options
-    )
+    argv = python(*kvoy, "up", "-f", str(directory), "--port", "0", "--admin-port", "0", *options)
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -226,7 +230,7 @@ def test_a_directory_with_an_error_is_waited_for_until_it_is_mended(tmp_path):
     route = tmp_path / "modelroute.yaml"
     good = route.read_text()
     route.write_text(good.replace("modelServerName: deepseek-r1-7b", "modelServerName: []"))
-    with kvoy_up(tmp_path) as up:
+    with kvoy_up(tmp_path, kvoy=IMPATIENT) as up:
         up.until(lambda: any("modelroute.yaml" in line for line in up.lines("controller")))
         up.until(lambda: any(re.match(r"waiting for extproc-\d", line) for line in up.lines("kvoy")))
         assert f"valid manifests in {tmp_path}" in up.log
@@ -240,7 +244,7 @@ def test_a_redis_that_comes_late_is_waited_for(tmp_path):
     place = Path(f"/tmp/kvoy-test-redis-{os.getpid()}")
     place.mkdir()
     try:
-        with kvoy_up(QUICKSTART, "--redis", f"unix://{place}/s") as up:
+        with kvoy_up(QUICKSTART, "--redis", f"unix://{place}/s", kvoy=IMPATIENT) as up:
             up.until(lambda: "kvoy keeps trying" in up.log)
             up.until(lambda: any("waiting for extproc-0" in line for line in up.lines("kvoy")))
             store = subprocess.Popen(

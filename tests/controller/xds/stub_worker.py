@@ -90,6 +90,16 @@ async def let_headers_pass(worker: StubWorker, context: Context) -> bool:
     return headers.end_of_stream
 
 
+async def leave_to_watch(worker: StubWorker, context: Context) -> None:
+    """Leave the decision to the filter that ends a request if its worker is lost."""
+    await let_headers_pass(worker, context)
+    await context.read()
+    answer = wire.ProcessingResponse()
+    option = answer.request_body.response.header_mutation.set_headers.add()
+    option.header.key, option.header.raw_value = "x-kvoy-watch", b"1"
+    await context.write(answer)
+
+
 def decision(
     worker: StubWorker, phase: str, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> wire.ProcessingResponse:
@@ -112,10 +122,36 @@ def decision(
     return answer
 
 
+def more_time(seconds: float) -> wire.ProcessingResponse:
+    """Asks Envoy to wait for so long."""
+    answer = wire.ProcessingResponse()
+    answer.override_message_timeout.FromMicroseconds(int(seconds * 1e6))
+    return answer
+
+
+def immediate(status: int, body: bytes, headers: dict[str, str]) -> wire.ProcessingResponse:
+    """Ends the request."""
+    answer = wire.ProcessingResponse()
+    answer.immediate_response.status.code = status
+    answer.immediate_response.body = body
+    for key, value in headers.items():
+        option = answer.immediate_response.headers.set_headers.add()
+        option.header.key, option.header.raw_value = key, value.encode()
+    return answer
+
+
 async def die_on_body(worker: StubWorker, context: Context) -> None:
     """The process is gone in the middle of an exchange, as by ``kill -9``."""
     await let_headers_pass(worker, context)
     await context.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def die_after_asking_for_time(worker: StubWorker, context: Context) -> None:
+    """The process is gone while Envoy waits for a decision that takes long."""
+    await let_headers_pass(worker, context)
+    await context.read()
+    await context.write(more_time(30))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -5,7 +5,7 @@ import io
 from aiohttp import web
 
 from controller.xds.clusters import model_cluster, nowhere_cluster
-from extproc.state.records import ModelServer, Retry
+from extproc.state.records import Disaggregation, ModelServer, Retry
 from tests.controller.xds.mesh import Mesh, pods
 
 SERVER = ModelServer("ns", "s", "vLLM", 8000, retry=Retry(attempts=2, interval_s=0.005))
@@ -82,6 +82,17 @@ def test_only_metadata_names_endpoints():
 
 def test_http_without_tls_unless_the_server_says_so():
     assert model_cluster(SERVER).transport_socket is None
+
+
+def filters(server: ModelServer) -> list[str]:
+    (options,) = model_cluster(server).typed_extension_protocol_options.values()
+    return [each.name for each in options.unpack().http_filters]
+
+
+def test_attempts_pass_filters_only_where_prefill_and_decode_are_apart():
+    apart = ModelServer("ns", "s", "vLLM", 8000, disaggregation=Disaggregation("nixl"))
+    assert filters(apart) == ["kvoy.attempt", "kvoy.transfers", "envoy.filters.http.upstream_codec"]
+    assert filters(SERVER) == []
 
 
 def test_nowhere_has_no_endpoints():

@@ -21,7 +21,8 @@ async def test_a_body_up_to_the_limit_is_routed_and_one_above_is_not(start_mesh)
 
 
 async def test_the_request_id_is_ours_and_the_same_everywhere(mesh):
-    _, headers, _ = await mesh.ask(headers={"x-request-id": "the client's"})
+    sent = {"x-request-id": "the client's", "x-forwarded-for": "10.0.0.1"}
+    _, headers, _ = await mesh.ask(headers=sent)
     ours = headers["X-Request-ID"]
     assert ours != "the client's"
     assert mesh.workers[0].asked[0]["x-request-id"] == mesh.engines[0].seen[0]["X-Request-ID"] == ours

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from controller.xds.local_replies import REPLIES, local_replies
-from extproc.state.records import ModelServer, Retry
+from extproc.state.records import Disaggregation, ModelServer, Retry
 from tests.controller.xds.mesh import Mesh
-from tests.controller.xds.stub_worker import Context, StubWorker, let_headers_pass
+from tests.controller.xds.stub_worker import Context, StubWorker, decision, let_headers_pass
 
 SERVER = ModelServer("ns", "s", "vLLM", 8000, timeout_s=0.4, retry=Retry(attempts=1, interval_s=0.005))
 
@@ -76,6 +76,21 @@ async def hang(_: web.Request) -> web.StreamResponse:
 async def test_a_pod_that_does_not_answer_is_a_timeout(mesh):
     mesh.engines[0].handler = hang
     check("upstream-timeout", *await mesh.ask())
+
+
+async def test_an_engine_that_is_not_asked_without_a_transfer_is_no_partner(start_mesh):
+    async def for_another(worker: StubWorker, context: Context) -> None:
+        await let_headers_pass(worker, context)
+        await context.read()
+        answer = decision(worker, "request_body")
+        told = {"start": 0, "length": 1, "partners": ",10.0.0.1:1,", "tries": 0, "needed": True}
+        answer.dynamic_metadata["kvoy"].update({"transfer": told})
+        await context.write(answer)
+
+    apart = Disaggregation("nixl", decode_alone=False)
+    async with start_mesh(server=ModelServer("ns", "s", "vLLM", 8000, disaggregation=apart)) as mesh:
+        mesh.workers[0].behaviour = for_another
+        check("no-partner", *await mesh.ask())
 
 
 @pytest.mark.parametrize(

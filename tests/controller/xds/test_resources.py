@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 import controller.xds.endpoints
 from controller.xds.plane import DataPlane
 from controller.xds.resources import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, build
-from extproc.state.records import ModelRoute, ModelServer, Pod, Rule, Target, Tls
+from extproc.state.records import Disaggregation, Member, ModelRoute, ModelServer, Pod, Rule, Target, Tls
 
 PLANE = DataPlane("127.0.0.1:8080", (("extproc-0", "/run/0.sock"), ("extproc-1", "/run/1.sock")))
 SERVER = ModelServer("ns", "s", "vLLM", 8000)
+APART = ModelServer("ns", "s", "vLLM", 8000, disaggregation=Disaggregation("nixl"))
 OTHER = ModelServer("ns", "other", "vLLM", 9000)
 
 
@@ -79,6 +80,22 @@ def test_pods_of_another_namespace_or_server_are_not_endpoints():
 def test_two_pods_at_one_address_are_one_endpoint():
     resources = built(SERVER, pod("old", "10.0.0.1"), pod("new", "10.0.0.1"))
     assert endpoints(resources, "model/ns/s") == ["10.0.0.1 8000"]
+
+
+def test_a_pod_that_only_computes_prompts_is_no_endpoint_of_the_server_for_which_it_does():
+    prefill, decode = ({"s": Member(role, "g")} for role in ("prefill", "decode"))
+    resources = built(
+        APART,
+        OTHER,
+        Pod("ns", "a", "10.0.0.1", ("s", "other"), members=prefill),
+        Pod("ns", "b", "10.0.0.2", ("s",), members=decode),
+    )
+    assert endpoints(resources, "model/ns/s") == ["10.0.0.2 8000"]
+    assert endpoints(resources, "model/ns/other") == ["10.0.0.1 9000"]
+
+
+def test_a_server_whose_prefill_and_decode_come_apart_changes_its_cluster():
+    assert CLUSTERS in changed(built(SERVER), built(APART))
 
 
 def test_a_pod_that_comes_changes_endpoints_alone():

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from controller.xds.routes import server_route
-from extproc.state.records import ModelServer, Retry
+from extproc.state.records import Disaggregation, ModelServer, Retry
 
 QUICK = ModelServer("ns", "s", "vLLM", 8000, timeout_s=0.4, retry=Retry(attempts=1, interval_s=0.005))
 
@@ -56,10 +56,6 @@ async def test_a_stream_may_last_longer_than_the_timeout(start_mesh):
 
 
 async def test_a_pod_that_resets_before_it_answers_is_left_for_the_next(start_mesh):
-    async def reset(request: web.Request) -> web.StreamResponse:
-        request.transport.abort()
-        return web.Response()
-
     async with start_mesh(server=QUICK, engines=2) as mesh:
         mesh.engines[0].handler = reset
         status, _, body = await mesh.ask()
@@ -110,6 +106,60 @@ async def test_clients_are_not_told_the_decision_unless_that_is_wanted(mesh):
     status, headers, body = await mesh.ask()
     assert (status, body) == (200, b"engine")
     assert "x-kvoy-decision" not in headers
+
+
+def apart(connector: str, timeout_s: float | None = None) -> ModelServer:
+    disaggregation = Disaggregation(connector, prefill_timeout_s=0.1)
+    retry = Retry(attempts=2, interval_s=0.005)
+    return ModelServer(
+        "ns", "s", "vLLM", 8000, timeout_s=timeout_s, retry=retry, disaggregation=disaggregation
+    )
+
+
+async def internal_error(_: web.Request) -> web.Response:
+    return web.Response(status=500, text="as the engine says")
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("connector", ["http", "lmcache", "nixl", "nixl-push", "mooncake", "sidecar"])
+async def test_a_transfer_that_failed_is_left_for_the_next(start_mesh, connector):
+    async with start_mesh(server=apart(connector), engines=3) as mesh:
+        mesh.engines[0].handler, mesh.engines[1].handler = internal_error, reset
+        status, _, body = await mesh.ask()
+        assert (status, body) == (200, b'{"served_by": "engine-2"}')
+
+
+async def test_an_engines_500_is_its_answer_where_nothing_is_transferred(start_mesh):
+    async with start_mesh(engines=2) as mesh:
+        mesh.engines[0].handler = internal_error
+        status, _, body = await mesh.ask()
+        assert (status, body) == (500, b"as the engine says")
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+async def test_engines_that_began_as_a_pair_are_not_replaced_by_one(start_mesh, status):
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=status, text="as the engine says")
+
+    async with start_mesh(server=apart("sglang"), engines=2) as mesh:
+        mesh.engines[0].handler = refuse
+        found, _, body = await mesh.ask()
+        assert (found, body) == (status, b"as the engine says")
+        mesh.engines[0].handler = reset
+        found, headers, _ = await mesh.ask()
+        assert (found, headers["x-kvoy-reason"]) == (503, "upstream-unavailable")
+        assert mesh.engines[1].seen == []
+
+
+async def test_but_they_are_where_the_first_was_never_reached(start_mesh):
+    async with start_mesh(server=apart("sglang"), engines=2) as mesh:
+        await mesh.engines[0].stop()
+        status, _, body = await mesh.ask()
+        assert (status, body) == (200, b'{"served_by": "engine-1"}')
 
 
 @pytest.mark.parametrize(("interval_s", "milliseconds"), [(0.025, 25), (0, 1)])

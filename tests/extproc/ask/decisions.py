@@ -10,9 +10,12 @@ from extproc.rejection import Rejection
 from extproc.request import Head
 from extproc.reservations import Reservation
 from extproc.route import RouteMatch
+from extproc.schedule.pair import Pair, Terms, choose
 from extproc.schedule.placement import Nobody, Placement
 from extproc.schedule.pool import Pool, Prompt
 from extproc.schedule.scheduler import Scheduler
+from extproc.schedule.testing import a_member
+from extproc.schedule.testing import a_pool as a_pool_of
 from extproc.state.live import Engine, Load
 from extproc.state.records import Plugin, Profile
 from extproc.state.snapshot import Endpoint
@@ -80,6 +83,17 @@ def a_large_placement(count: int) -> Placement:
     return placement
 
 
+def a_pair(cached: int = 0) -> Pair:
+    """Of each role there are two endpoints; the chosen decode endpoint has so much of the prompt cached."""
+    decodes = a_pool_of(
+        a_member(group="g", cached=cached), a_member(9, group="g"), prompt=1500, role="decode"
+    )
+    prefills = a_pool_of(a_member(group="g"), a_member(group="g", waiting=11), prompt=1500, role="prefill")
+    pair = choose(Scheduler.of(PROFILE), decodes, prefills, Terms(256, decodes_alone=True), Random(1))
+    assert isinstance(pair, Pair)
+    return pair
+
+
 def nobody() -> Nobody:
     """Too much waits everywhere."""
     engines = [an_engine(endpoint, waiting=20) for endpoint in ENDPOINTS]
@@ -92,11 +106,15 @@ def a_head(request_id: str = "request-1", path: str = "/v1/chat/completions") ->
     return Head("POST", path, {}, request_id)
 
 
+def a_client_head() -> Head:
+    return Head("POST", "/v1/chat/completions", {}, "request-1", "their-id")
+
+
 def a_journal(**bounds: int) -> Journal:
     return Journal("extproc-0", lambda: NOW, **bounds)
 
 
-def routed(placement: Placement | None = None, reservation: int | None = 7) -> Routed:
+def routed(placement: Placement | Pair | None = None, reservation: int | None = 7) -> Routed:
     return Routed(MATCH, SERVER, placement or a_placement(), reservation)
 
 

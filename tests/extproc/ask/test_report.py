@@ -1,18 +1,23 @@
 import json
 from random import Random
+from typing import get_args
 
 import msgspec
 import pytest
 
 from extproc.ask.decision import Decision
 from extproc.ask.report import report
+from extproc.handoff.ledger import Ending
 from extproc.schedule.scheduler import Scheduler
+from extproc.state.snapshot import Endpoint
 from tests.extproc.ask.decisions import (
     ENDPOINTS,
     PROFILE,
+    a_client_head,
     a_head,
     a_journal,
     a_large_placement,
+    a_pair,
     a_pool,
     an_engine,
     an_outcome,
@@ -190,3 +195,77 @@ def test_no_name_steers_the_terminal():
     said = explained(routed(), changed={"path": "/\x1b[2J", "notes": ["a\nb"], "server": "\x07"})
 
     assert all(line.isprintable() for line in said)
+
+
+class TestPair:
+    """Prefill and decode apart."""
+
+    def explained(self, pair, *tries, ending=None, width=200):
+        journal = a_journal()
+        journal.decided(a_client_head(), routed(pair), 4)
+        for pod, result, seconds in tries:
+            journal.tried("request-1", Endpoint.of(f"pod/default/{pod}", "10.1.0.0:8000"), result, seconds)
+        if ending is not None:
+            journal.handed_off("request-1", ending)
+        return lines(journal.explain("request-1"), width)
+
+    def test_both_endpoints_are_named_and_why_it_takes_two(self):
+        said = self.explained(a_pair())
+
+        assert said[1] == "named     their-id by the client"
+        assert "pool      ModelServer default/s, 2 ready decode endpoints" in said
+        (prefill,) = [line for line in said if line.startswith("prefill   ")]
+        assert prefill.startswith("prefill   default/prefill-0 at 10.1.0.0:8000: ")
+        assert prefill.endswith(" of 2 ready prefill endpoints of the group that is not screened out")
+        (decode,) = [line for line in said if line.startswith("decode    ")]
+        assert decode.startswith("decode    default/decode-0 at 10.2.0.0:8000: best by ")
+        assert (
+            "why       default/decode-0 lacks 1500 of 1500 prompt tokens: "
+            "default/prefill-0 of its group g computes the prompt"
+        ) in said
+        assert not [line for line in said if line.startswith(("chosen", "handed", "prefill asked"))]
+
+    def test_each_role_has_its_tables(self):
+        said = self.explained(a_pair())
+
+        assert [row.split()[0] for row in block(said, "decode candidate  total")[1:]] == [
+            "default/decode-0",
+            "default/decode-1",
+        ]
+        assert [row.split()[0] for row in block(said, "prefill candidate  ")[1:]] == ["default/prefill-0"]
+        assert block(said, "prefill screened out")[1:] == [
+            "default/prefill-1     11 requests wait (limit 10)"
+        ]
+        scores = block(said, "decode candidate  score x weight")
+        assert [row.split()[4] for row in scores[1:4]] == ["lmetric", "gpu-usage", "prefill"]
+
+    def test_where_one_endpoint_does_it_there_is_no_other(self):
+        said = self.explained(a_pair(cached=1400))
+
+        assert "prefill   none" in said
+        (why,) = [line for line in said if line.startswith("why ")]
+        assert why.startswith("why       default/decode-0 computes the rest, as it lacks but 100 of 1500")
+        assert not [line for line in said if line.startswith("prefill candidate")]
+
+    def test_every_try_is_told_with_what_came_of_it(self):
+        tries = (("prefill-0", "status", 0.004), ("prefill-1", "computed", 0.25))
+        said = self.explained(a_pair(), *tries, ending="transferred")
+
+        assert block(said, "prefill asked") == [
+            "prefill asked      result      after",
+            "default/prefill-0  status    0.004 s",
+            "default/prefill-1  computed  0.250 s",
+            "handed    transferred: a prefill endpoint computed the prompt",
+        ]
+
+    def test_a_hand_off_may_end_without_a_try(self):
+        assert self.explained(a_pair(), ending="sidecar")[-1] == (
+            "handed    sidecar: a proxy on the decode pod asks the prefill endpoint"
+        )
+
+    @pytest.mark.parametrize("ending", get_args(Ending))
+    def test_every_ending_is_put_into_words(self, ending):
+        (handed,) = [line for line in self.explained(a_pair(), ending=ending) if line.startswith("handed")]
+
+        assert handed.startswith(f"handed    {ending}: ")
+        assert len(handed.partition(": ")[2]) > 10

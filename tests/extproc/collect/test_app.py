@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 import time
 from contextlib import asynccontextmanager, suppress
@@ -20,13 +19,13 @@ from extproc.collect.settings import Settings
 from extproc.state.live import Engine, life
 from extproc.state.records import Publication, Put
 from extproc.state.store import Positions, Store, StoreError, Subject
+from extproc.supervise import claim_addresses
 from extproc.testing import a_pod, a_route, a_rule, a_server
 
 
 def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    (address,) = claim_addresses("127.0.0.1:0", 1)
+    return address
 
 
 @pytest.fixture

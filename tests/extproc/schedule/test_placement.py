@@ -1,7 +1,7 @@
 from random import Random
 
 from extproc.schedule.placement import Nobody, Placement
-from extproc.schedule.scheduler import Scheduler
+from extproc.schedule.scheduler import Judged, Scheduler
 from extproc.schedule.testing import a_member, a_pool
 from extproc.state.records import Plugin, Profile
 
@@ -48,6 +48,31 @@ def test_the_reason_says_what_was_screened_out():
 
     assert placed(asleep, a_member()).why() == ("the only one of 2 ready endpoints that is not screened out")
     assert placed(asleep, a_member(), a_member(1)).why().endswith("prompt tokens cached; 1 screened out")
+
+
+def test_the_reason_says_what_the_endpoints_would_do():
+    def why(*members, role):
+        placement = Scheduler.of(Profile()).place(a_pool(*members, role=role), Random(1))
+        return placement.why()
+
+    figures = "1 in flight, 0 of 1000 prompt tokens cached"
+    assert why(a_member(), role="decode") == "the only ready decode endpoint"
+    assert why(a_member(), role="prefill") == "the only ready prefill endpoint of the group"
+    assert (
+        why(a_member(1), a_member(1), role="decode")
+        == f"one of 2 equals of 2 ready decode endpoints: {figures}"
+    )
+
+
+def test_the_reason_of_another_order_than_that_of_the_scores():
+    judged = Scheduler.of(Profile()).judge(a_pool(a_member(), a_member(1)), Random(1))
+    assert isinstance(judged, Judged)
+
+    swapped, alone = judged.placed([1, 0]), judged.placed([1])
+
+    assert swapped.margin == -0.5
+    assert swapped.why().startswith("the only one with a prefill endpoint (0.50, next 1.00) of 2 ready")
+    assert alone.why().startswith("best by lmetric (0.50) of 2 ready endpoints: 1 in flight")
 
 
 def test_the_headline_is_short_and_for_machines():
@@ -164,3 +189,12 @@ def test_nobody_explains_itself_too():
         "screened_left_out": 0,
         "notes": ["a note"],
     }
+
+
+def test_nobody_tells_of_the_role_and_of_groups_that_are_not_whole():
+    dropped = Scheduler.of(HELM).place(a_pool(a_member(waiting=12), role="prefill"), Random(1))
+    assert isinstance(dropped, Nobody)
+    no_pair = Nobody("no-pair", dropped.prompt, (), 0, ())
+
+    assert dropped.why() == "the only ready prefill endpoint was screened out: 12 requests wait (limit 10)"
+    assert no_pair.why() == "no group has both a prefill and a decode endpoint ready"

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from extproc.schedule.catalogue import CATALOGUE, UnknownPlugin
 from extproc.schedule.placement import Nobody, Placement
 from extproc.schedule.pool import Prompt
-from extproc.schedule.scheduler import LARGE, LIST_LENGTH, REMEMBERED, Scheduler
+from extproc.schedule.scheduler import LARGE, LIST_LENGTH, REMEMBERED, Judged, Scheduler
 from extproc.schedule.testing import a_member, a_pool
+from extproc.state.live import Load
 from extproc.state.records import Plugin, Profile
 
 
@@ -140,6 +141,43 @@ def test_engines_asleep_are_left_out_while_others_are_awake():
     assert numbers(placed(a_pool(a_member(asleep=True), a_member(1, asleep=True)))) == [0, 1]
 
 
+def seen_ago(pool, *ages_s):
+    """The pool, with its engines observed so long ago."""
+    pool.observed = [None if age is None else pool.now - age for age in ages_s]
+    return pool
+
+
+def test_an_engine_that_can_not_be_observed_any_more_is_left_out():
+    pool = seen_ago(a_pool(a_member(failing="connection refused"), a_member(50)), 3.0, 0.3)
+
+    placement = placed(pool)
+
+    assert numbers(placement) == [1]
+    (screened,) = placement.explain()["screened"]
+    assert screened["reason"] == "can not be observed any more: connection refused"
+
+
+@pytest.mark.parametrize("age_s", [1.0, None])
+def test_one_look_that_failed_or_none_that_ever_succeeded_proves_nothing(age_s):
+    pool = seen_ago(a_pool(a_member(failing="timed out"), a_member(50)), age_s, 0.3)
+
+    assert numbers(placed(pool)) == [0, 1]
+
+
+@pytest.mark.parametrize("gone", [2, 3])
+def test_where_most_can_not_be_observed_the_observer_is_doubted(gone):
+    dead = [a_member(failing="unreachable")] * gone
+    pool = seen_ago(a_pool(*dead, *[a_member(50)] * (3 - gone)), *[3.0] * gone, *[0.3] * (3 - gone))
+
+    assert set(numbers(placed(pool))) == {0, 1, 2}
+
+
+def test_of_engines_asleep_and_engines_gone_none_is_better():
+    pool = seen_ago(a_pool(a_member(asleep=True), a_member(failing="gone")), 0.3, 3.0)
+
+    assert set(numbers(placed(pool))) == {0, 1}
+
+
 def test_a_sleeper_does_not_stand_in_for_busy_engines():
     pool = a_pool(a_member(asleep=True), a_member(waiting=99))
 
@@ -150,6 +188,48 @@ def test_a_sleeper_does_not_stand_in_for_busy_engines():
         "asleep or paused",
         "99 requests wait (limit 10)",
     ]
+
+
+def test_judging_is_placing_without_picking():
+    pool = a_pool(a_member(waiting=99), a_member(5), a_member(1), a_member(3))
+    scheduler = Scheduler.of(profile("lmetric", screens=["least-request"]))
+
+    judged = scheduler.judge(pool, Random(1))
+
+    assert isinstance(judged, Judged)
+    assert [endpoint.pod for endpoint in judged.pool.endpoints] == [f"pod/default/{at}" for at in (1, 2, 3)]
+    assert (judged.best(0.0), judged.considered) == ([1, 2, 0], 4)
+    assert judged.placed(judged.best(0.0)).explain() == scheduler.place(pool, Random(1)).explain()
+    assert numbers(judged.placed([0, 2])) == [1, 3]
+
+
+def test_the_best_of_some_take_turns_among_themselves():
+    judged = Scheduler.of(Profile()).judge(a_pool(*[a_member()] * 16), Random(1))
+    assert isinstance(judged, Judged)
+
+    assert [judged.best(at / 3, [4, 9, 11])[0] for at in range(3)] == [4, 9, 11]
+    assert judged.best(0.5, [4]) == [4]
+    judged.pool.loads[:3] = [Load(3, 0), Load(2, 0), Load(1, 0)]
+    assert judged.best(0.0, [0, 9, 1, 2]) == [9, 2, 1, 0]
+    assert judged.best(0.5, []) == []
+
+
+def test_what_is_kept_of_a_judgement_keeps_its_scores():
+    judged = Scheduler.of(Profile()).judge(a_pool(a_member(), a_member(1), a_member(3)), Random(1))
+    assert isinstance(judged, Judged)
+
+    kept = judged.keep([2, 1])
+
+    assert [endpoint.pod for endpoint in kept.pool.endpoints] == ["pod/default/2", "pod/default/1"]
+    assert kept.totals == kept.columns[0].scores == [0.25, 0.5]
+    assert kept.considered == 3
+
+
+def test_an_empty_pool_can_be_judged():
+    judged = Scheduler.of(profile("lmetric", screens=SCREENS)).judge(a_pool(), Random(1))
+
+    assert isinstance(judged, Judged)
+    assert (judged.best(0.0), judged.considered) == ([], 0)
 
 
 SCREENS = ["least-request", "lora-affinity"]

@@ -15,3 +15,12 @@ def test_a_pool_has_its_members_columns():
 def test_exact_knowledge_is_there_when_every_member_has_it():
     assert a_pool(a_member(exact=3), a_member(exact=4)).exact == [3, 4]
     assert a_pool(a_member(exact=3), a_member()).exact is None
+
+
+def test_pools_of_two_roles_have_no_endpoint_in_common():
+    pools = [a_pool(a_member(group="g"), role=role) for role in ("prefill", "decode", None)]
+
+    assert [pool.role for pool in pools] == ["prefill", "decode", None]
+    assert [pool.endpoints[0].group for pool in pools] == ["g"] * 3
+    assert len({pool.endpoints[0].key for pool in pools}) == 3
+    assert len({pool.endpoints[0].address for pool in pools}) == 3

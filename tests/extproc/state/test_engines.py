@@ -65,6 +65,29 @@ def test_what_was_observed_too_long_ago_is_not_in_the_column(world: World) -> No
     assert world.engines.get(A) is not None
 
 
+def test_an_engine_that_cannot_be_observed_any_more_is_shown_as_that_while_somebody_says_so(
+    world: World,
+) -> None:
+    world.engines.observe(SEEN)
+    for _ in range(10):
+        world.now += 1
+        world.engines.observe(Engine(A, SEEN.address, 0.0, failing="refused"))
+
+    shown, observed = world.column()
+    assert shown == Engine(A, SEEN.address, 0.0, started=SEEN.started, failing="refused")
+    assert observed == world.now - 10
+    world.now += 6
+    assert world.column() == (None, None), "nobody speaks of it any more"
+
+
+def test_an_engine_that_never_was_observed_may_be_well(world: World) -> None:
+    for _ in range(10):
+        world.now += 1
+        world.engines.observe(Engine(A, SEEN.address, 9.0, failing="no metrics there"))
+
+    assert world.column() == (None, None)
+
+
 def test_an_older_observation_does_not_replace_a_newer_one(world: World) -> None:
     world.engines.observe(SEEN)
     world.engines.observe(with_(SEEN, running=9, age_s=2.0))

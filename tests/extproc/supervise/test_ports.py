@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import pytest
 
-from extproc.supervise import Address
+from extproc.supervise import Address, ports
 from extproc.supervise.ports import PortTaken, claim, claim_addresses
 
 
@@ -22,6 +22,20 @@ def test_any_free_ports_are_different_and_can_be_used():
     for port in ports:
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", port))
+
+
+def test_free_ports_are_none_that_others_get_by_chance():
+    first_by_chance = 32_768  # as Linux comes
+    assert max(claim("127.0.0.1", 0, 50)) < first_by_chance
+
+
+def test_where_quiet_ports_are_busy_any_other_is_taken(monkeypatch, busy):
+    monkeypatch.setattr(ports, "_QUIET", [busy])
+    monkeypatch.setattr(ports, "_TRIES", 1)
+
+    (port,) = claim("127.0.0.1", 0)
+
+    assert port not in (0, busy)
 
 
 def test_wished_ports_follow_each_other():
