@@ -203,6 +203,11 @@ class Exchange:
         """Nothing more will be answered: the stream can be closed."""
         return self.phase is Phase.DONE
 
+    @property
+    def timed(self) -> bool:
+        """Whether Envoy bounds the time until it has its answer: not in full duplex."""
+        return self._opening is not None and self._opening.mode is BodyMode.BUFFERED
+
     def receive(self, event: Event) -> Decide | Answer | None:
         """Take an event; the result is what to do, None to wait for more. Raises `OutOfOrder`."""
         match self.phase, event:

@@ -135,6 +135,9 @@ class Fleet:
 
     def reserve_leg(self, server: str, route: str, found: Lookup, endpoint: Endpoint) -> Reservation:
         """Count a prompt alone on a prefill endpoint; its request is counted where it is answered."""
+        if endpoint.key not in self._lives:
+            # It has left the configuration since the choice, and is asked all the same.
+            return self._count(endpoint, server, route, "", _lacking(found, 0), None)
         claim = self._claim(endpoint, found, exact=found.is_exact([endpoint]))
         return self._count(endpoint, server, route, "", _to_compute(endpoint, found, None), claim)
 

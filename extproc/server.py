@@ -113,7 +113,7 @@ class ExtProc:
         """Have the prompt computed, and the answer begun as soon as that is possible."""
         course = self._driver.begin(handoff)
         try:
-            decision = await self._handed_over(course, handoff, context)
+            decision = await self._handed_over(exchange, course, handoff, context)
             await self._carry_out(exchange, decision, context)
             if course.pending:
                 failure = await course.failed()
@@ -123,9 +123,11 @@ class ExtProc:
         finally:
             await course.close()
 
-    async def _handed_over(self, course: Course, handoff: HandOff, context: Any) -> Decision:
+    async def _handed_over(
+        self, exchange: Exchange, course: Course, handoff: HandOff, context: Any
+    ) -> Decision:
         try:
-            if course.longest_s:
+            if course.longest_s and exchange.timed:
                 await context.write(self._encoder.encode(KeepWaiting(course.longest_s)))
             decision = await course.decided()
         except BaseException:

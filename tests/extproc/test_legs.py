@@ -196,3 +196,16 @@ def test_nothing_is_released_twice(world: World):
     assert world.load(P1).requests == 1
     world.legs.dropped(second.id, failed=False)
     assert world.load(P1).requests == 0
+
+
+def test_endpoints_that_leave_meanwhile_are_counted_to_the_end_and_nothing_more(world: World):
+    answer, prompt = world.place()
+    world.fleet.adopt(a_snapshot(a_route("r", a_rule("s"), model="m"), SERVER))
+
+    other = world.legs.moved(prompt.id, P2)
+    assert world.load(P2).requests == 1
+    world.legs.computed(other, Reply(None, 1500, 0), 0.1)
+    world.legs.settled(answer.id, receives=False)
+    world.legs.refused(answer.id)
+
+    assert world.nothing_counts

@@ -515,3 +515,18 @@ async def test_an_answer_that_envoy_took_counts_although_the_stream_ends_with_it
     await asyncio.wait((serving,))
 
     assert worker.in_flight == {"pod/default/a": 1}
+
+
+async def test_a_gateway_without_a_clock_is_not_asked_for_time(worker: Worker) -> None:
+    duplex = Request(protocol_config={"request_body_mode": "FULL_DUPLEX_STREAMED"})
+    duplex.MergeFromString(headers())
+    stream = Stream(worker)
+    await stream.call.write(duplex.SerializeToString())
+    await stream.call.write(APART)
+
+    course = await worker.driver.begun.get()
+    course.proceed.set()
+    answer = await stream.read()
+
+    assert answer is not None
+    assert answer.WhichOneof("response") == "request_headers"
