@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from controller.manifests.annotations import ANNOTATIONS
 from controller.manifests.unsupported import REFUSED
 from controller.xds.local_replies import REPLIES
-from extproc import admin
+from extproc import admin, control
 from extproc.cli import main
 from extproc.collect import admin as collect_admin
 from extproc.collect.counters import Counters, Readings
@@ -34,14 +34,15 @@ _INTRODUCTION = """\
 # Reference
 
 Every command, error, header, metadata key, annotation, scheduling plugin, metric, admin path, Redis key and
-live statement of kvoy. This page is generated from the code (`make docs`); a test compares.
+live statement of kvoy, and what it takes out of requests. This page is generated from the code (`make docs`);
+a test compares.
 """
 
 
 def page() -> str:
     """The whole page."""
     sections = (
-        *(_commands, _errors, _headers, _annotations, _plugins, _refused),
+        *(_commands, _errors, _headers, _control, _annotations, _plugins, _refused),
         *(_metrics, _admin, _redis, _statements),
     )
     return "\n".join([_INTRODUCTION, *(section() for section in sections)])
@@ -83,9 +84,21 @@ def _headers() -> str:
     rows = [(f"`{value}`", name, text) for name, value, text in _documented_constants(envoy)]
     return _section(
         "Headers and metadata",
-        "What Envoy, the controller and the workers say to each other. Envoy removes client copies of the "
-        "request headers before it reads them.",
+        "What Envoy, the controller and the workers say to each other. Client copies of the request headers "
+        "are removed before anybody reads them; for the data-parallel rank see the next section.",
         ("name", "constant", "meaning"),
+        rows,
+    )
+
+
+def _control() -> str:
+    rows = [(f"`{name}`", "field of the body", text) for name, text in control.FIELDS.items()]
+    rows += [(f"`{name}`", "header", text) for name, text in control.HEADERS.items()]
+    return _section(
+        "What clients may not send",
+        "It would steer engines past kvoy, and is taken out of each request unless `kvoy.io/client-control` "
+        "of the ModelServer is `keep`; the fields even then where prefill and decode are apart.",
+        ("name", "is", "meaning"),
         rows,
     )
 

@@ -5,12 +5,18 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
+from controller.follow import compile_tree
+from controller.manifests.reader import Reader
 from controller.manifests.scheduler import read_text
+from controller.source import Directory
 from extproc.cli import main
+from extproc.handoff.ledger import Ending, Result
+from extproc.state.records import ConnectorName
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -19,6 +25,7 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 REFERENCE = ROOT / "docs" / "reference.md"
+HANDOFF = ROOT / "docs" / "prefill-decode.md"
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 
 
@@ -86,6 +93,32 @@ def test_scheduler_configurations_are_valid(page: Path) -> None:
             view, faults = read_text(block)
             assert view is not None, faults
             assert faults == ()
+
+
+def test_the_manifests_of_prefill_and_decode_are_valid(tmp_path: Path) -> None:
+    (whole,) = re.findall(r"```yaml\n(.*?)```", HANDOFF.read_text(), re.DOTALL)
+    (tmp_path / "chat.yaml").write_text(whole)
+
+    compiled = compile_tree(Reader(), Directory(tmp_path).read())
+
+    assert (compiled.problems, compiled.notes) == ((), ())
+    assert len(compiled.records) == 4
+
+
+@pytest.mark.parametrize(
+    ("heading", "known"),
+    [
+        ("type | legs", set(get_args(ConnectorName)) - {"sglang"}),
+        ("type | environment", set(get_args(ConnectorName)) - {"sglang"}),
+        ("result", set(get_args(Result))),
+        ("ending", set(get_args(Ending))),
+    ],
+)
+def test_everything_that_may_become_of_a_hand_off_is_told(heading: str, known: set[str]) -> None:
+    (table,) = re.findall(rf"^\| {re.escape(heading)}.*\n((?:\|.*\n)+)", HANDOFF.read_text(), re.MULTILINE)
+    told = {name for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+
+    assert known <= told
 
 
 def anchors(page: Path) -> set[str]:

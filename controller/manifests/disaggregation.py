@@ -155,8 +155,9 @@ def _without_effect(name: records.ConnectorName) -> Iterator[str]:
         yield annotations.KV_PORT
     if name != "nixl-push":
         yield annotations.PREFILL_TENSOR_PARALLEL_SIZE
-    if name == "sidecar":  # it waits by its own clock
+    if name == "sidecar":  # it waits by its own clock, and does as it likes when a prefill fails
         yield annotations.PREFILL_TIMEOUT
+        yield annotations.PREFILL_FALLBACK
     if name == "sglang":  # its decode engines never compute prompts
         yield annotations.PREFILL_THRESHOLD
         yield annotations.PREFILL_FALLBACK

@@ -1,45 +1,11 @@
-"""The demo as a user runs it, on loopback addresses of its own."""
+"""The demo of the quickstart."""
 
 import os
-import random
 import re
-import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
-
-
-@pytest.fixture
-def manifests(tmp_path):
-    """The quickstart, with engines on addresses that no other demo uses."""
-    network = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"
-    for file in QUICKSTART.glob("*.yaml"):
-        text = re.sub(r"podIP: 127\.0\.0\.(\d+)", rf"podIP: {network}.\1", file.read_text())
-        (tmp_path / file.name).write_text(text)
-    return tmp_path
-
-
-@pytest.fixture
-def scratch():
-    place = Path(f"/tmp/kvoy-demo-{os.getpid()}")
-    place.mkdir()
-    yield place
-    shutil.rmtree(place)
-
-
-def demo(*args, scratch):
-    return subprocess.run(
-        [sys.executable, str(QUICKSTART / "demo.py"), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart"
 
 
 def processes():
@@ -54,10 +20,10 @@ def processes():
     return found
 
 
-def test_every_request_goes_where_the_manifests_say(manifests, scratch):
+def test_every_request_goes_where_the_manifests_say(demo, manifests, scratch):
     shared_memory = set(os.listdir("/dev/shm"))
 
-    done = demo(manifests, scratch=scratch)
+    done = demo(manifests)
 
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -72,25 +38,25 @@ def test_every_request_goes_where_the_manifests_say(manifests, scratch):
     assert [line for line in processes() if str(manifests) in line] == []
 
 
-def test_a_busy_engine_address_is_named(manifests, scratch):
+def test_a_busy_engine_address_is_named(demo, manifests):
     address = re.search(r"podIP: (\S+)", (manifests / "pods.yaml").read_text())[1]
     with socket.socket() as listening:
         listening.bind((address, 8000))
         listening.listen()
 
-        done = demo(manifests, scratch=scratch)
+        done = demo(manifests)
 
     assert done.returncode == 1
     assert f"cannot listen on {address}:8000 (Address already in use)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_request_that_goes_elsewhere_fails_the_demo(manifests, scratch):
+def test_a_request_that_goes_elsewhere_fails_the_demo(demo, manifests):
     """Here the premium rule sends its users to the small model."""
     route = manifests / "modelroute.yaml"
     route.write_text(route.read_text().replace("deepseek-r1-7b", "deepseek-r1-1-5b"))
 
-    done = demo(manifests, scratch=scratch)
+    done = demo(manifests)
 
     assert done.returncode == 1
     assert (

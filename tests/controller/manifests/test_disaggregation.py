@@ -197,6 +197,7 @@ class TestAnnotations:
             *((kind, "vLLM", "prefill-tensor-parallel-size", "2") for kind in TYPES if kind != "nixl-push"),
             ("http", "SGLang", "prefill-tensor-parallel-size", "2"),
             ("sidecar", "vLLM", "prefill-timeout", "1s"),
+            ("sidecar", "vLLM", "prefill-fallback", "error"),
             ("sidecar", "SGLang", "prefill-timeout", "1s"),
             ("http", "SGLang", "prefill-threshold", "1"),
             ("http", "SGLang", "prefill-fallback", "error"),
