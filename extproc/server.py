@@ -99,7 +99,8 @@ class ExtProc:
         writing: asyncio.Future[None] | None = None
         try:
             for answer in exchange.decided(decision):
-                writing = asyncio.ensure_future(context.write(self._encoder.encode(answer)))
+                # Not ended with this task, and awaited in any case: what was written has to be known.
+                writing = asyncio.ensure_future(context.write(self._encoder.encode(answer)))  # noqa: TID251
                 await asyncio.shield(writing)
         except BaseException:
             # If Envoy has given this stream up (client gone, or another worker asked), no log entry will name

@@ -33,8 +33,8 @@ ANNOTATIONS: Mapping[str, Mapping[str, str]] = {
     "ModelServer": {
         TLS_SERVER_NAME: "Name sent to the pods as SNI and required in their certificate, where "
         "spec.workloadPort.protocol is https. Default: <name>.<namespace>.svc.",
-        TLS_CA_FILE: "Absolute path, on the file systems of Envoy and (with pdGroup) of the workers, of the PEM "
-        "bundle that signs the pods' certificates. Default: the system's bundle.",
+        TLS_CA_FILE: "Absolute path, on the file systems of Envoy and (with pdGroup) of the workers, of the "
+        "PEM bundle that signs the pods' certificates. Default: the system's bundle.",
         TLS_INSECURE_SKIP_VERIFY: '"true" accepts any certificate from the pods. Default: "false".',
         STREAM_USAGE: '"always" asks the engine for token usage in every streamed answer, "client" only '
         'where the client asks for it. Default: "always".',

@@ -72,8 +72,8 @@ class Connector(Protocol):
     asks_engine_id: ClassVar[bool] = False
     """Whether the prefill engine's bootstrap server has to be asked for its engine id first."""
     passes_token: ClassVar[bool] = False
-    """Whether the prefill engine's token is the answer's first one: it is to be sampled as the client asked, and
-    the engine itself stops after it."""
+    """Whether the prefill engine's token is the answer's first one: it is to be sampled as the client asked,
+    and the engine itself stops after it."""
     tries: ClassVar[int] = 0
     """`extproc.exchange.Transferred.tries`: attempts of Envoy's that may carry what `decode` adds."""
     apis: ClassVar[frozenset[str] | None] = None

@@ -507,12 +507,11 @@ class AContext:
 
 async def test_an_answer_that_envoy_took_counts_although_the_stream_ends_with_it(worker: Worker) -> None:
     context = AContext(headers(), BODY)
-    serving = asyncio.create_task(worker.extproc.process(b"", context))
-    await context.writing.wait()
-
-    serving.cancel()
-    context.written.set()
-    await asyncio.wait((serving,))
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(worker.extproc.process(b"", context))
+        await context.writing.wait()
+        serving.cancel()
+        context.written.set()
 
     assert worker.in_flight == {"pod/default/a": 1}
 
