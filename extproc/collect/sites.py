@@ -40,7 +40,9 @@ def sites(snapshot: Snapshot) -> dict[str, Site]:
 
 
 def _with(site: Site, endpoint: Endpoint) -> Site:
-    if endpoint.address != site.address or endpoint in site.endpoints:
+    # Two ModelServers may have different parts for one pod.
+    known = any(endpoint.key == one.key for one in site.endpoints)
+    if endpoint.address != site.address or known:
         return site
     endpoints = sorted((*site.endpoints, endpoint), key=lambda one: (one.rank or 0, one.key))
     return Site(site.pod, site.address, site.server, tuple(endpoints))

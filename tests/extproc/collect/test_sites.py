@@ -1,6 +1,6 @@
 from extproc.collect.sites import sites
-from extproc.state.records import ModelServer
-from extproc.testing import a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.state.records import Disaggregation, Member, ModelServer, Pod
+from extproc.testing import a_part, a_pod, a_route, a_rule, a_server, a_snapshot
 
 
 def test_every_pod_that_a_route_leads_to_is_a_site():
@@ -54,3 +54,31 @@ def test_under_another_port_a_pod_is_not_watched_again():
 def test_the_ip_has_no_brackets(site_of):
     assert site_of("[fd00::1]:8000").ip == "fd00::1"
     assert site_of("10.0.0.1:8000").ip == "10.0.0.1"
+
+
+def test_pods_that_only_compute_prompts_are_sites_too():
+    apart = a_server("s", apart=Disaggregation("nixl"))
+    found = sites(
+        a_snapshot(
+            a_route("r", a_rule("s"), model="m"),
+            apart,
+            a_part("p", "s", "prefill", ip="10.0.0.1"),
+            a_part("d", "s", "decode", ip="10.0.0.2"),
+        )
+    )
+    assert set(found) == {"pod/default/p", "pod/default/d"}
+
+
+def test_a_pod_with_different_parts_for_two_servers_is_one_engine():
+    members = {"one": Member("prefill", "a"), "two": Member("decode", "b")}
+    pod = Pod("default", "x", "10.0.0.1", ("one", "two"), members=members)
+    apart = Disaggregation("nixl")
+    (site,) = sites(
+        a_snapshot(
+            a_route("r", a_rule("one", "two"), model="m"),
+            a_server("one", apart=apart),
+            a_server("two", apart=apart),
+            pod,
+        )
+    ).values()
+    assert [endpoint.key for endpoint in site.endpoints] == ["pod/default/x"]
