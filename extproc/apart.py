@@ -9,7 +9,7 @@ from extproc.rejection import Rejection
 from extproc.request import InferenceRequest
 from extproc.schedule.pair import Pair, Terms
 from extproc.schedule.placement import Placement
-from extproc.state.records import Disaggregation
+from extproc.state.records import Disaggregation, ModelServer
 
 PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-api-key", "x-session-id"})
 """Headers of the client's that a prefill engine gets, too: without its credentials it would refuse."""
@@ -20,7 +20,10 @@ def terms(disaggregation: Disaggregation, asked: InferenceRequest | None) -> Ter
     if asked is None:
         return Terms(disaggregation.threshold, decodes_alone=True, hops="its body is not parsed")
     connector = CONNECTORS[disaggregation.connector]
-    return Terms(disaggregation.threshold, connector.decodes_alone, _against(disaggregation, asked))
+    reason = _against(disaggregation, asked)
+    return Terms(
+        disaggregation.threshold, connector.decodes_alone, reason, strangers=disaggregation.decode_alone
+    )
 
 
 def refusal(planned: Plan) -> Rejection | None:
@@ -35,6 +38,14 @@ def refusal(planned: Plan) -> Rejection | None:
     name = f"{server.namespace}/{server.name}"
     message = f"The pods of the ModelServer {name} compute either prompts or answers, and can not do both"
     return Rejection("not-divisible", f"{message}: {reason}. Ask for one answer to one prompt.")
+
+
+def stays(server: ModelServer, placed: Placement | Pair) -> bool:
+    """Whether a worker has to do with a request after its answer's leg has begun."""
+    disaggregation = server.disaggregation
+    if disaggregation is None or not isinstance(placed, Pair) or placed.prefill is None:
+        return False
+    return CONNECTORS[disaggregation.connector].order == "concurrent"
 
 
 def hand_off(

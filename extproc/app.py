@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ from extproc.handoff.engines import Engines as PrefillEngines
 from extproc.http_server import listen
 from extproc.legs import Legs
 from extproc.metrics import Gauges, Metrics
-from extproc.reservations import Reservations
+from extproc.reservations import Reservation, Reservations
 from extproc.secret import Secret
 from extproc.server import AccessLogSink, ExtProc, drain, grpc_server
 from extproc.settings import Settings
@@ -138,12 +138,17 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
         extproc = ExtProc(decider, driver, encoder, metrics, settings.body_limit, time.perf_counter)
 
         def ended(outcome: Outcome) -> None:
+            legs.ended(outcome.reservation.id)
             metrics.ended(outcome)
             journal.ended(outcome.reservation.request_id, outcome)
             state.fleet.ended(outcome)
-            legs.ended(outcome.reservation.id)
 
-        sink = AccessLogSink(state.reservations, ended, metrics.expired, instance, time.monotonic)
+        def expired(reservations: Sequence[Reservation]) -> None:
+            metrics.expired(len(reservations))
+            for reservation in reservations:
+                legs.ended(reservation.id)
+
+        sink = AccessLogSink(state.reservations, ended, expired, instance, time.monotonic)
         serving = asyncio.Event()
         admin = Admin(_views(state, decider, journal, metrics, serving))
         async with asyncio.TaskGroup() as tasks:

@@ -14,21 +14,30 @@ from extproc.rejection import Rejection
 from extproc.request import UNREADABLE, unreadable
 from extproc.splice import Edit, Intricate
 
+_SGLANG = {
+    "bootstrap_host": "SGLang: the prefill engine to fetch the KV cache from.",
+    "bootstrap_port": "SGLang: its port.",
+    "bootstrap_room": "SGLang: which of its transfers to take.",
+    "bootstrap_pair_key": "SGLang: which prefill and decode requests belong together.",
+    "decode_tp_size": "SGLang: how the decode engine splits its KV cache.",
+    "routed_dp_rank": "SGLang: the data-parallel rank that computes.",
+    "disagg_prefill_dp_rank": "SGLang: the data-parallel rank that computed the prompt.",
+    "data_parallel_rank": "SGLang: an older name of `routed_dp_rank`.",
+}
+
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "kv_transfer_params": "vLLM: where the KV cache of the prompt is, and who may fetch it.",
         "ec_transfer_params": "vLLM: where the encoder's cache of images and sound is.",
-        "bootstrap_host": "SGLang: the prefill engine to fetch the KV cache from.",
-        "bootstrap_port": "SGLang: its port.",
-        "bootstrap_room": "SGLang: which of its transfers to take.",
-        "bootstrap_pair_key": "SGLang: which prefill and decode requests belong together.",
-        "routed_dp_rank": "SGLang: the data-parallel rank that computes.",
-        "disagg_prefill_dp_rank": "SGLang: the data-parallel rank that computed the prompt.",
-        "data_parallel_rank": "SGLang: an older name of `routed_dp_rank`.",
+        **_SGLANG,
         "vllm_xargs.kv_transfer_params": "vLLM: the same as `kv_transfer_params`.",
         "vllm_xargs.ec_transfer_params": "vLLM: the same as `ec_transfer_params`.",
         "sampling_params.extra_args.kv_transfer_params": "vLLM: the same, of requests by token ids.",
         "sampling_params.extra_args.ec_transfer_params": "vLLM: the same, of requests by token ids.",
+        **{
+            f"parameters.{name}": f"{meaning[:-1]}, of `/vertex_generate`."
+            for name, meaning in _SGLANG.items()
+        },
     }
 )
 """Members of a JSON body, with dots before those of inner objects, and their meaning."""
@@ -38,6 +47,9 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "x-override-*": "SGLang: what the fields above say, the request's id and its priority.",
         "x-data-parallel-rank": "vLLM and SGLang: the data-parallel rank that computes.",
         "x-vllm-priority": "vLLM: the place in the queue.",
+        "x-prefiller-host-port": "Routing sidecars: the pod that computes the prompt.",
+        "x-encoder-hosts-ports": "Routing sidecars: the pods that encode images and sound.",
+        "x-data-parallel-host-port": "Routing sidecars: the data-parallel rank that computes.",
         "x-kv-cache-source-host-port": "Routing sidecars: the pod to fetch the KV cache from.",
     }
 )

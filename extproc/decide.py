@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc import apart, request
-from extproc.exchange import Decide, Decision, LocalAnswer, Routing, rejected
+from extproc.exchange import Decide, Decision, LeaveToWatch, LocalAnswer, Routing, rejected
 from extproc.explain import Journal, Listed, Refused, Routed, edits
 from extproc.fleet import Fleet
 from extproc.handoff.handoff import HandOff
@@ -36,6 +36,11 @@ TOKENS_DEADLINE_S = 0.05
 """Longest wait for the token ids of a prompt."""
 _ENGINES_ASKED = 3
 """Pods that may be asked for the token ids of one prompt, one after the other."""
+
+
+def _always() -> bool:
+    """A worker can stay with every request: most gateways let it."""
+    return True
 
 
 class Decider:
@@ -74,8 +79,13 @@ class Decider:
         """Names of the headers that the current rules, or prefill engines, look at."""
         return self._wanted_headers
 
-    def decide(self, ask: Decide) -> Decision | HandOff | Plan:
-        """Choose and reserve, or answer here; a Plan where token ids are wanted first: see `informed`."""
+    def decide(
+        self, ask: Decide, may_stay: Callable[[], bool] = _always
+    ) -> Decision | LeaveToWatch | HandOff | Plan:
+        """Choose and reserve, or answer here; a Plan where token ids are wanted first: see `informed`.
+
+        `may_stay` tells whether a worker can have to do with the request after its answer has begun.
+        """
         snapshot = self._snapshot
         if ask.head.method in ("GET", "HEAD") and ask.head.path in request.MODELS_PATHS:
             return list_models(snapshot)
@@ -84,15 +94,17 @@ class Decider:
             return self._refuse(ask.head, Refused(planned), snapshot.generation)
         if self._wants_ids(planned):
             return planned
-        return self._settle(planned, None)
+        return self._settle(planned, None, may_stay)
 
-    async def informed(self, planned: Plan) -> Decision | HandOff:
+    async def informed(
+        self, planned: Plan, may_stay: Callable[[], bool] = _always
+    ) -> Decision | LeaveToWatch | HandOff:
         """Carry a plan on with the token ids of its prompt, or without where they take too long."""
         ids = await self._ids(planned)
         renewed = self._renewed(planned)
         if isinstance(renewed, Rejection):
             return self._refuse(planned.ask.head, Refused(renewed), self._snapshot.generation)
-        return self._settle(renewed, ids if renewed.server.key == planned.server.key else None)
+        return self._settle(renewed, ids if renewed.server.key == planned.server.key else None, may_stay)
 
     async def preview(self, head: Head, body: bytes) -> dict[str, Any]:
         """What would be decided now, as `Journal` tells it; nothing is reserved, learnt or kept."""
@@ -124,10 +136,8 @@ class Decider:
         """Take back the reservations of a decision that never reached Envoy."""
         if isinstance(decision, HandOff):
             self._legs.dropped(decision.reservation, failed=True)
-            self._journal.withdrawn(decision.request_id)
-            self._legs.refused(decision.routing.reservation)
-        else:
-            self._fleet.take_back(decision.reservation)
+            decision = decision.routing
+        self._legs.refused(decision.reservation)
 
     def refused(self, handoff: HandOff) -> None:
         """Take back the answer's leg of a hand-off that is not going to have one."""
@@ -157,13 +167,17 @@ class Decider:
         engines = self._rng.sample(addresses, min(_ENGINES_ASKED, len(addresses)))
         return await self._tokens.ids(_question(planned, asked, engines), TOKENS_DEADLINE_S)
 
-    def _settle(self, planned: Plan, ids: Found | Miss | None) -> Decision | HandOff:
+    def _settle(
+        self, planned: Plan, ids: Found | Miss | None, may_stay: Callable[[], bool]
+    ) -> Decision | LeaveToWatch | HandOff:
         """Place and reserve. A decision that fails leaves no count."""
         body = planned.body()
         lookup = self._lookup(planned, ids)
         placed = self._place(planned, lookup, ids)
         if isinstance(placed, Nobody):
             return self._refuse(planned.ask.head, _refused(planned, placed), planned.snapshot.generation)
+        if apart.stays(planned.server, placed) and not may_stay():
+            return LeaveToWatch()
         settled = self._reserved(planned, lookup, placed, body)
         try:
             routing = settled.routing if isinstance(settled, HandOff) else settled

@@ -157,10 +157,6 @@ class Journal:
         while len(self._entries) > self._decisions or self._rows > self._candidates:
             self._forget(self._entries.popitem(last=False)[1])
 
-    def withdrawn(self, request_id: str) -> None:
-        """Forget a decision that another one takes the place of."""
-        self._forget(self._entries.pop(request_id[:_LONGEST_TEXT], None))
-
     def tried(self, request_id: str, endpoint: Endpoint, result: Result, seconds: float) -> None:
         """Remember that a prefill endpoint was asked."""
         entry = self._entries.get(request_id[:_LONGEST_TEXT])
@@ -190,7 +186,7 @@ class Journal:
             return None
         told = self._told(entry.path, entry.decision, entry.generation)
         if entry.tries or entry.ending is not None:
-            told["handoff"] = {**told["handoff"], **entry.handoff()}
+            told["handoff"] = {**told.get("handoff", {}), **entry.handoff()}
         if entry.ended is not None:
             told["outcome"] = _outcome(entry.ended)
         named = {"request_id": request_id, "client_request_id": entry.client_request_id or None}

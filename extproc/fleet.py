@@ -126,20 +126,22 @@ class Fleet:
         """
         chosen = placement.chosen
         endpoint = chosen.endpoint
+        ahead = self.reservations.load(endpoint.key).tokens
         claim = None
         if asked is not None:
             exact = placement.exact and found.is_exact([endpoint])
-            claim = self._claim(endpoint, found, exact=exact, receives=receives)
+            claim = self._claim(endpoint, found, ahead, exact=exact, receives=receives)
         tokens = 0 if receives else _to_compute(endpoint, found, chosen.cached)
-        return self._count(endpoint, server, route, request_id, tokens, claim)
+        return self._count(endpoint, server, route, request_id, tokens, ahead, claim)
 
     def reserve_leg(self, server: str, route: str, found: Lookup, endpoint: Endpoint) -> Reservation:
         """Count a prompt alone on a prefill endpoint; its request is counted where it is answered."""
+        ahead = self.reservations.load(endpoint.key).tokens
         if endpoint.key not in self._lives:
             # It has left the configuration since the choice, and is asked all the same.
-            return self._count(endpoint, server, route, "", _lacking(found, 0), None)
-        claim = self._claim(endpoint, found, exact=found.is_exact([endpoint]))
-        return self._count(endpoint, server, route, "", _to_compute(endpoint, found, None), claim)
+            return self._count(endpoint, server, route, "", _lacking(found, 0), ahead, None)
+        claim = self._claim(endpoint, found, ahead, exact=found.is_exact([endpoint]))
+        return self._count(endpoint, server, route, "", _to_compute(endpoint, found, None), ahead, claim)
 
     def owe(self, reservation_id: int, found: Lookup) -> None:
         """A request that should have received its prompt's cache does not: its endpoint computes it."""
@@ -184,9 +186,9 @@ class Fleet:
         route: str,
         request_id: str,
         tokens: int,
+        ahead: int,
         claim: Claim | None,
     ) -> Reservation:
-        ahead = self.reservations.load(endpoint.key).tokens
         reservation = self.reservations.reserve(
             endpoint=endpoint.key,
             address=endpoint.address,
@@ -201,7 +203,9 @@ class Fleet:
             self.holdings.learn(claim.life, claim.chain)
         return reservation
 
-    def _claim(self, endpoint: Endpoint, found: Lookup, *, exact: bool, receives: bool = False) -> Claim:
+    def _claim(
+        self, endpoint: Endpoint, found: Lookup, ahead: int, *, exact: bool, receives: bool = False
+    ) -> Claim:
         life = self._lives[endpoint.key]
         depth = found.depth(life)
         return Claim(
@@ -210,7 +214,7 @@ class Fleet:
             source="exact" if exact else "approximate",
             predicted=found.held(endpoint) if exact else found.promised(depth),
             prompt_bytes=found.prompt_bytes,
-            ahead=self.reservations.load(endpoint.key).tokens,
+            ahead=ahead,
             epoch=self.calibration.epoch(life),
             chain=found.chain,
             depth=depth,

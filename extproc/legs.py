@@ -70,6 +70,7 @@ class Legs:
         """Nobody answers."""
         self._awaiting.pop(answer, None)
         self._fleet.take_back(answer)
+        self.ended(answer)
 
     def left_to_sidecar(self, answer: int, prompt: int) -> None:
         """Nobody will tell when the prompt is computed: it counts until the answer has ended."""

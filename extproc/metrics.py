@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from extproc.accesslog import Outcome
 from extproc.calibration import Claim
-from extproc.exchange import Decision, LocalAnswer
+from extproc.exchange import Decision, LeaveToWatch, LocalAnswer
 from extproc.handoff.handoff import HandOff
 from extproc.handoff.ledger import Ending, Result
 from extproc.state.live import Load
@@ -102,7 +102,7 @@ class Metrics:
             registry=self.registry,
         )
 
-    def decided(self, decision: Decision | HandOff, seconds: float) -> None:
+    def decided(self, decision: Decision | LeaveToWatch | HandOff, seconds: float) -> None:
         self._decisions.observe(seconds)
         if isinstance(decision, LocalAnswer):
             self.answered(decision)

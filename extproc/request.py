@@ -120,6 +120,8 @@ class _Body(msgspec.Struct):
     routed_dp_rank: msgspec.Raw = msgspec.Raw()
     disagg_prefill_dp_rank: msgspec.Raw = msgspec.Raw()
     data_parallel_rank: msgspec.Raw = msgspec.Raw()
+    decode_tp_size: msgspec.Raw = msgspec.Raw()
+    parameters: msgspec.Raw = msgspec.Raw()
     vllm_xargs: msgspec.Raw = msgspec.Raw()
     sampling_params: msgspec.Raw = msgspec.Raw()
 
@@ -137,6 +139,8 @@ _steering = attrgetter(
     "routed_dp_rank",
     "disagg_prefill_dp_rank",
     "data_parallel_rank",
+    "decode_tp_size",
+    "parameters",
     "vllm_xargs",
     "sampling_params",
 )

@@ -6,7 +6,7 @@ Envoy worker thread). Both are generic handlers over raw bytes, so that `wire` a
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +33,7 @@ from extproc.handoff.handoff import HandOff
 from extproc.metrics import Metrics
 from extproc.plan import Plan
 from extproc.rejection import Rejection
-from extproc.reservations import Reservations
+from extproc.reservations import Reservation, Reservations
 from extproc.state import envoy
 from extproc.wire import Encoder, Malformed
 
@@ -81,14 +81,11 @@ class ExtProc:
                     return
                 step = exchange.receive(wire.decode(raw, self._decider.wanted_headers))
                 if isinstance(step, Decide):
-                    decision = await self._decide(step)
-                    if not isinstance(decision, HandOff):
-                        await self._carry_out(exchange, decision, context)
-                    elif self._driver.stays(decision) and _watch(context) == envoy.WATCH_OFFERED:
-                        self._decider.forget(decision)
-                        await self._carry_out(exchange, LeaveToWatch(), context)
-                    else:
+                    decision = await self._decide(step, context)
+                    if isinstance(decision, HandOff):
                         await self._hand_over(exchange, decision, context)
+                    else:
+                        await self._carry_out(exchange, decision, context)
                 elif step is not None:
                     await context.write(self._encoder.encode(step))
         except (Malformed, OutOfOrder) as error:
@@ -139,13 +136,17 @@ class ExtProc:
             self._decider.refused(handoff)
         return decision
 
-    async def _decide(self, ask: Decide) -> Decision | HandOff:
+    async def _decide(self, ask: Decide, context: Any) -> Decision | LeaveToWatch | HandOff:
         started = self._perf_counter()
-        decision: Decision | HandOff | Plan
+        decision: Decision | LeaveToWatch | HandOff | Plan
+
+        def may_stay() -> bool:
+            return _watch(context) != envoy.WATCH_OFFERED
+
         try:
-            decision = self._decider.decide(ask)
+            decision = self._decider.decide(ask, may_stay)
             if isinstance(decision, Plan):
-                decision = await self._decider.informed(decision)
+                decision = await self._decider.informed(decision, may_stay)
         except Exception:
             # A defect must cost one request, not the worker.
             log.exception("decision failed for %s %s", ask.head.method, ask.head.path)
@@ -175,11 +176,11 @@ class AccessLogSink:
         self,
         reservations: Reservations,
         ended: Callable[[Outcome], object],
-        expired: Callable[[int], object],
+        expired: Callable[[Sequence[Reservation]], object],
         instance: str,
         clock: Callable[[], float],
     ) -> None:
-        """`ended` is told of each request that ended, `expired` how many will never tell.
+        """`ended` is told of each request that ended, `expired` of those that nobody will tell of.
 
         `clock` is that of `reservations`.
         """
@@ -225,7 +226,7 @@ class AccessLogSink:
             abandoned += self._reservations.abandon(silent)
             self._silent_since = None
         if abandoned:
-            self._expired(len(abandoned))
+            self._expired(abandoned)
             log.warning("dropped %d reservations: Envoy will not tell how they ended", len(abandoned))
 
     async def _read(self, context: Any) -> None:

@@ -180,8 +180,8 @@ class Encoder:
         for name, value in routing.headers:
             _set(common.header_mutation, name, value)
         if routing.removed:
-            given = () if rank is None else (envoy.RANK_HEADER,)
-            common.header_mutation.remove_headers.extend(n for n in routing.removed if n not in given)
+            ours = {option.header.key for option in common.header_mutation.set_headers}
+            common.header_mutation.remove_headers.extend(n for n in routing.removed if n not in ours)
         fields = response.dynamic_metadata.fields
         fields[envoy.LB_NAMESPACE].struct_value.fields[envoy.DESTINATION].string_value = destinations
         own = fields[envoy.KVOY_NAMESPACE].struct_value.fields

@@ -142,6 +142,9 @@ def _connector_faults(name: records.ConnectorName, given: Mapping[str, str]) -> 
         if annotation in given:
             yield Fault(annotations.at(annotation), f"has no effect with the connector {name}; remove it")
     ranks = given.get(annotations.DATA_PARALLEL_SIZE, "1")
+    if name == "sidecar" and ranks != "1":
+        at = annotations.at(annotations.DATA_PARALLEL_SIZE)
+        yield Fault(at, "a sidecar is not told the rank of a prefill pod; use nixl, or one rank per pod")
     if name == "nixl-push" and ranks != "1":
         at = annotations.at(annotations.DATA_PARALLEL_SIZE)
         message = (

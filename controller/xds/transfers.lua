@@ -13,7 +13,8 @@ local function spend(handle)
 end
 
 local function may_carry(handle, transfer, host, attempt)
-  return not noted(handle, OWN_NAMESPACE, SPENT)
+  return host and attempt
+    and not noted(handle, OWN_NAMESPACE, SPENT)
     and (transfer.tries == 0 or attempt <= transfer.tries)
     and transfer.partners:find("," .. host .. ",", 1, true) ~= nil
 end

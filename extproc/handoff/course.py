@@ -226,12 +226,13 @@ class _Prefill:
             self._ledger.tried(self._endpoint, "computed", self._began)
             self._ledger.computed(found.reply, found.seconds)
             return
+        left = found.result == "left" and not self._given_up
+        self._answer = None if left else found.answer()
         self._ledger.tried(self._endpoint, found.result, self._began)
-        if found.result == "left" and not self._given_up:
+        if left:
             self._ledger.left()
         else:
             self._ledger.failed(alone=False)
-            self._answer = found.answer()
 
 
 def _routed(handoff: HandOff, connector: Connector, leg: Leg) -> Routing:

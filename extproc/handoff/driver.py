@@ -75,10 +75,6 @@ class Driver:
                 self._concurrent.add(course)
                 return course
 
-    def stays(self, handoff: HandOff) -> bool:
-        """Whether this worker has to do with the request after the answer's leg has begun."""
-        return CONNECTORS[handoff.connector].order == "concurrent"
-
     def give_up(self) -> None:
         """End all prefills that decode endpoints wait for; `Course.failed` has the error for the client."""
         for course in list(self._concurrent):

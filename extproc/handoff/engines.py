@@ -122,7 +122,13 @@ class Engines:
     async def _query(self, source: Source, timeout_s: float) -> dict[str, _Rank]:
         self._ids = {one: known for one, known in self._ids.items() if known.until > self._clock()}
         url = URL(f"http://{bracketed(source.host)}:{source.port}/query")
-        raw = await self._ask("GET", url, timeout_s)
+        try:
+            raw = await self._ask("GET", url, timeout_s)
+        except EngineFailed as error:
+            if error.kind != "status":
+                raise
+            # A verdict on our question, not on the client's request.
+            raise EngineFailed("broken", f"its bootstrap server answers {error.status}") from None
         try:
             return msgspec.json.decode(raw, type=dict[str, _Rank])
         except msgspec.DecodeError:

@@ -70,27 +70,28 @@ class Ledger:
 
     def computed(self, reply: Reply, seconds: float) -> None:
         """The prefill endpoint has done its part."""
-        if self._ends("transferred"):
+        if self._ends():
             self._accounts.computed(self._reservation, reply, seconds)
+            self._watcher.ended(self._handoff, "transferred")
 
     def failed(self, *, alone: bool) -> None:
         """No prefill endpoint has; `alone`: the decode endpoint does it."""
-        if self._ends("alone" if alone else "failed"):
+        if self._ends():
             self._accounts.dropped(self._reservation, failed=True)
+            self._watcher.ended(self._handoff, "alone" if alone else "failed")
 
     def left(self) -> None:
         """Nobody waits for the prefill endpoint any more."""
-        if self._ends("left"):
+        if self._ends():
             self._accounts.dropped(self._reservation, failed=False)
+            self._watcher.ended(self._handoff, "left")
 
     def left_to_sidecar(self) -> None:
         """A proxy asks the prefill endpoint."""
-        if self._ends("sidecar"):
+        if self._ends():
             self._accounts.left_to_sidecar(self._handoff.routing.reservation, self._reservation)
+            self._watcher.ended(self._handoff, "sidecar")
 
-    def _ends(self, ending: Ending) -> bool:
-        if self._over:
-            return False
-        self._over = True
-        self._watcher.ended(self._handoff, ending)
-        return True
+    def _ends(self) -> bool:
+        first, self._over = not self._over, True
+        return first

@@ -22,8 +22,8 @@ log = logging.getLogger("kvoy.handoff")
 
 QUERY_S = 1.0
 """Longest wait for a bootstrap server's word."""
-_OF_THE_MOMENT = (408, 425, 429)
-"""4xx that say nothing about the request."""
+_OF_THE_REQUEST = (400, 413, 422)
+"""Errors that every engine would answer. Of credentials, models and adapters another one may know better."""
 _LONGEST_PASSED_ON = 2**20
 """Bytes of an engine's error that still reach the client."""
 
@@ -129,4 +129,4 @@ def _headers(handoff: HandOff, transfer: Transfer, leg: Leg) -> dict[str, str]:
 
 
 def _of_the_request(status: int) -> bool:
-    return 400 <= status < 500 and status not in _OF_THE_MOMENT
+    return status in _OF_THE_REQUEST

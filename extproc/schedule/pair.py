@@ -16,8 +16,8 @@ from extproc.schedule.pool import Pool
 from extproc.schedule.scheduler import LIST_LENGTH, Judged, Scheduler, first
 from extproc.state.records import label
 
-PREFILLS_LISTED = 3
-"""Prefill endpoints named per request: those that are tried, and one to spare."""
+PREFILLS_LISTED = 2
+"""Prefill endpoints named per request: as many as are tried."""
 
 _COLUMN = "prefill"
 """Under this name an explanation shows the prefill endpoint's half of a decode endpoint's total."""
@@ -37,6 +37,8 @@ class Terms:
     """Whether a decode endpoint can compute a prompt. If not, there is a hop whatever else is said here."""
     hops: str | None = None
     """Why the request cannot be handed off, as a clause; None: it can."""
+    strangers: bool = True
+    """Whether a retry may go to another group, where the prompt has to be computed anew."""
 
     def hop(self, uncached: int) -> bool:
         """Whether a decode endpoint that lacks so many tokens needs a prefill endpoint."""
@@ -169,7 +171,9 @@ def choose(
         courses = _Courses([], [*range(len(judged.pool))], [])
     judged = _with(partner, judged, rng)
     at = courses.first(judged, turn)
-    decode = judged.placed(courses.listed(judged, at, turn, strangers=terms.decodes_alone))
+    decode = judged.placed(
+        courses.listed(judged, at, turn, strangers=terms.decodes_alone and terms.strangers)
+    )
     group = decode.chosen.endpoint.group
     prefill = _prefill(handed, group, turn) if at in courses.paired else None
     missing = _missing(prefills, group) if at in courses.alone else None
@@ -262,7 +266,11 @@ def _prefill(handed: Judged | Nobody | None, group: str | None, turn: float) -> 
     own = handed.keep([at for at, each in enumerate(handed.pool.endpoints) if each.group == group])
     dropped = tuple([each for each in handed.dropped if each.endpoint.group == group])
     own = own._replace(dropped=dropped, considered=len(own.pool) + len(dropped))
-    return own.placed(own.best(turn)[:PREFILLS_LISTED])
+    best = own.best(turn)[0]
+    address = own.pool.endpoints[best].address
+    # Ranks of one pod fail together.
+    others = [at for at, each in enumerate(own.pool.endpoints) if each.address != address]
+    return own.placed([best, *own.best(turn, others)][:PREFILLS_LISTED])
 
 
 def _with(partner: _Partner, judged: Judged, rng: Random) -> Judged:

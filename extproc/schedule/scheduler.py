@@ -8,7 +8,6 @@ from extproc.schedule import catalogue
 from extproc.schedule.placement import Candidate, Column, Dropped, Evidence, Nobody, Placement
 from extproc.schedule.plugin import Refusal, Scorer, Screen
 from extproc.schedule.pool import Pool
-from extproc.state.live import Engine
 from extproc.state.records import Profile
 
 LIST_LENGTH = 5
@@ -142,31 +141,30 @@ class Scheduler:
 
 
 def _unfit(pool: Pool) -> list[str | None]:
-    """Engines that do not answer, as far as that can be seen from outside; empty where none is like that."""
+    """Engines that do not answer, as far as that can be seen from outside; empty where none is like that.
+
+    That an engine sleeps is a fact. That it cannot be observed is a hint, and where it is so of most of them,
+    more likely the observer's trouble than theirs. If nobody is left, one of them may yet answer.
+    """
     suspects = [
         engine is not None and (engine.asleep or engine.failing is not None) for engine in pool.engines
     ]
     if True not in suspects:
         return []
+    asleep = ["asleep or paused" if engine is not None and engine.asleep else None for engine in pool.engines]
     blind = [_blind(pool, at) for at in range(len(pool))]
-    if 2 * sum(blind) > len(pool):
-        # Where most cannot be observed, that is more likely the observer's trouble than theirs.
-        blind = [False] * len(pool)
-    reasons = [_why(engine, out) for engine, out in zip(pool.engines, blind, strict=True)]
-    # If all are like that, one of them may yet answer.
-    return reasons if None in reasons else []
+    either = [fact or hint for fact, hint in zip(asleep, blind, strict=True)]
+    if 2 * sum(map(bool, blind)) <= len(pool) and None in either:
+        return either
+    return asleep if None in asleep else []
 
 
-def _blind(pool: Pool, at: int) -> bool:
-    """Whether an engine that a collector could observe cannot be observed any more."""
+def _blind(pool: Pool, at: int) -> str | None:
+    """What is said of an engine that a collector could observe, and cannot any more."""
     engine, age_s = pool.engines[at], pool.age_s(at)
-    return engine is not None and engine.failing is not None and age_s is not None and age_s >= BLIND_AFTER_S
-
-
-def _why(engine: Engine | None, blind: bool) -> str | None:
-    if engine is not None and engine.asleep:
-        return "asleep or paused"
-    return f"can not be observed any more: {engine.failing}" if engine is not None and blind else None
+    if engine is None or engine.failing is None or age_s is None or age_s < BLIND_AFTER_S:
+        return None
+    return f"can not be observed any more: {engine.failing}"
 
 
 def _totals(columns: tuple[Column, ...], length: int) -> list[float]:

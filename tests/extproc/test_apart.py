@@ -97,3 +97,27 @@ def test_a_hand_off_has_all_that_the_legs_need() -> None:
     assert (made.reservation, made.routing.reservation) == (1, 2)
     assert made.partners == chosen.partners
     assert (made.timeout_s, made.request_id, made.path) == (7.0, "request-1", "/v1/completions")
+
+
+@pytest.mark.parametrize(
+    ("connector", "stays"), [("nixl", False), ("sidecar", False), ("mooncake", True), ("sglang", True)]
+)
+def test_a_worker_stays_with_what_goes_on_after_its_answer(connector: str, stays: bool) -> None:
+    found = planned(connector)
+    decodes, prefills = (
+        a_pool(a_member(group="g"), role="decode"),
+        a_pool(a_member(group="g"), role="prefill"),
+    )
+    chosen = pair.choose(Scheduler.of(Profile()), decodes, prefills, terms(found), Random(1), 0.0)
+    assert isinstance(chosen, Pair)
+
+    assert apart.stays(found.server, chosen) is stays
+    assert not apart.stays(found.server, chosen.decode), "as where there is no hop"
+
+
+def test_where_decode_endpoints_shall_compute_no_prompts_a_retry_stays_in_the_group() -> None:
+    found = planned("nixl")
+    strict = Disaggregation("nixl", decode_alone=False)
+
+    assert not apart.terms(strict, found.request).strangers
+    assert terms(found).strangers

@@ -13,6 +13,9 @@ OUTER = sorted({name.partition(".")[0] for name in FIELDS})
 INNER = {
     "vllm_xargs": {"kv_transfer_params": None, "ec_transfer_params": None},
     "sampling_params": {"extra_args": {"kv_transfer_params": None, "ec_transfer_params": None}},
+    "parameters": {
+        name.removeprefix("parameters."): None for name in FIELDS if name.startswith("parameters.")
+    },
 }
 
 

@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from extproc.explain import edits
+from extproc.state.snapshot import Endpoint
 from tests.extproc.ask.decisions import (
     NOW,
     a_head,
@@ -194,3 +195,14 @@ class TestPreview:
 
     def test_a_body_that_stays_has_no_edits(self):
         assert edits(b"not even JSON", None) == {}
+
+
+def test_a_try_of_an_earlier_decision_does_not_spoil_the_explanation_of_a_later_one():
+    journal = a_journal()
+    journal.decided(a_head(), refused(), 1)
+
+    journal.tried("request-1", Endpoint.of("pod/default/p", "10.0.0.1:8000"), "left", 0.1)
+
+    assert journal.explain("request-1")["handoff"]["tries"] == [
+        {"endpoint": "default/p", "result": "left", "seconds": 0.1}
+    ]

@@ -209,3 +209,12 @@ def test_endpoints_that_leave_meanwhile_are_counted_to_the_end_and_nothing_more(
     world.legs.refused(answer.id)
 
     assert world.nothing_counts
+
+
+def test_a_sidecars_answer_that_never_began_leaves_no_count_of_the_prompt_either(world: World):
+    answer, prompt = world.place()
+    world.legs.left_to_sidecar(answer.id, prompt.id)
+
+    world.legs.refused(answer.id)
+
+    assert world.nothing_counts

@@ -3,7 +3,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -22,6 +22,7 @@ from extproc.handoff.handoff import HandOff
 from extproc.legs import Legs
 from extproc.metrics import Metrics
 from extproc.rejection import Rejection
+from extproc.reservations import Reservation
 from extproc.server import AccessLogSink, ExtProc, drain, grpc_server
 from extproc.state.records import Disaggregation
 from extproc.testing import a_fleet, a_part, a_pod, a_route, a_rule, a_server, a_snapshot
@@ -39,6 +40,10 @@ SNAPSHOT = a_snapshot(
     a_server("apart", apart=Disaggregation("nixl")),
     a_part("p", "apart", "prefill", ip="10.0.0.2"),
     a_part("d", "apart", "decode", ip="10.0.0.3"),
+    a_route("at-once", a_rule("at-once"), model="at-once"),
+    a_server("at-once", apart=Disaggregation("nixl-push")),
+    a_part("p2", "at-once", "prefill", ip="10.0.0.4"),
+    a_part("d2", "at-once", "decode", ip="10.0.0.5"),
 )
 BODY = Request(
     request_body={"body": b'{"model":"m","messages":[]}', "end_of_stream": True}
@@ -91,11 +96,7 @@ class ADriver:
     """Hands out courses that a test holds."""
 
     def __init__(self) -> None:
-        self.staying = False
         self.begun: asyncio.Queue[ACourse] = asyncio.Queue()
-
-    def stays(self, handoff: HandOff) -> bool:
-        return self.staying
 
     def begin(self, handoff: HandOff) -> ACourse:
         course = ACourse(handoff)
@@ -112,6 +113,7 @@ class Worker:
         fleet = a_fleet(lambda: self.now)
         self.reservations = fleet.reservations
         self.outcomes: list[Outcome] = []
+        self.lost: list[Reservation] = []
         metrics = Metrics()
         self.legs = Legs(fleet, lambda _: None)
         journal = Journal("extproc-0", lambda: 0.0)
@@ -121,7 +123,7 @@ class Worker:
         encoder = Encoder("extproc-0", "me")
         self.extproc = ExtProc(decider, self.driver, encoder, metrics, 2**20, time.perf_counter)
         self.sink = AccessLogSink(
-            self.reservations, self.outcomes.append, metrics.expired, "me", lambda: self.now
+            self.reservations, self.outcomes.append, self.lost.extend, "me", lambda: self.now
         )
         self.server = grpc_server(self.extproc, self.sink, f"{self.folder}/extproc-0.sock")
         self.channel = aio.insecure_channel(f"unix:{self.folder}/extproc-0.sock")
@@ -305,12 +307,14 @@ async def test_reservations_stay_while_an_envoy_is_connected(worker: Worker) -> 
 
 
 PROMPT = "All happy families are alike; " * 400
-APART = Request(
-    request_body={
-        "body": json.dumps({"model": "apart", "messages": [{"role": "user", "content": PROMPT}]}).encode(),
-        "end_of_stream": True,
-    }
-).SerializeToString()
+
+
+def long_prompt(model: str) -> bytes:
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}]}).encode()
+    return Request(request_body={"body": body, "end_of_stream": True}).SerializeToString()
+
+
+APART, AT_ONCE = long_prompt("apart"), long_prompt("at-once")
 
 
 class Stream:
@@ -429,11 +433,10 @@ async def test_a_stopping_worker_ends_prefills_before_it_goes() -> None:
 
 
 async def test_who_cannot_watch_leaves_it_to_the_filter_that_can(worker: Worker) -> None:
-    worker.driver.staying = True
     stream = Stream(worker, ("kvoy-watch", "offered"))
     await stream.call.write(headers())
     await stream.read()
-    await stream.call.write(APART)
+    await stream.call.write(AT_ONCE)
 
     answer = await stream.read()
 
@@ -449,11 +452,10 @@ async def test_who_cannot_watch_leaves_it_to_the_filter_that_can(worker: Worker)
 async def test_who_can_watch_or_is_offered_nothing_hands_over(
     worker: Worker, metadata: tuple[tuple[str, str], ...]
 ) -> None:
-    worker.driver.staying = True
     stream = Stream(worker, *metadata)
     await stream.call.write(headers())
     await stream.read()
-    await stream.call.write(APART)
+    await stream.call.write(AT_ONCE)
 
     course = await worker.driver.begun.get()
     course.proceed.set()
@@ -473,11 +475,11 @@ async def test_a_stream_that_was_given_up_before_the_answer_leaves_no_count(
     await stream.read()
     decide, decided = worker.extproc._decider.decide, asyncio.Event()
 
-    def too_late(ask: Decide) -> object:
+    def too_late(ask: Decide, may_stay: Callable[[], bool]) -> object:
         stream.call.cancel()
         time.sleep(0.2)
         decided.set()
-        return decide(ask)
+        return decide(ask, may_stay)
 
     monkeypatch.setattr(worker.extproc._decider, "decide", too_late)
     await stream.call.write(BODY)

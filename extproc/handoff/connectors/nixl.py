@@ -1,7 +1,8 @@
 """``nixl``: vLLM's NixlConnector. The decode engine pulls from the prefill engine.
 
 The prefill engine keeps the prompt's blocks under a lease and answers where they are; the decode engine must
-be told in its own words. Another decode engine may pull the same blocks once more.
+be told in its own words. Once that has pulled them, the blocks may hold another prompt, and who pulls again
+is not told: no second attempt may carry the parameters, whatever became of the first.
 """
 
 from extproc.handoff.connector import Connector, Leg, NoParameters, Reply, Transfer
@@ -17,6 +18,7 @@ class Nixl(Connector):
     """``kv_transfer_params`` of the prefill engine's answer, passed on verbatim."""
 
     order = "sequential"
+    tries = 1
 
     def prefill(self, transfer: Transfer) -> Leg:
         return Leg({"kv_transfer_params": _PREFILL})

@@ -217,7 +217,11 @@ class TestAnnotations:
         ]
         assert faults({"data-parallel-size": "1"}) == []
 
-    @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "nixl-push"])
+    def test_a_sidecar_knows_no_ranks(self):
+        (fault,) = faults({"data-parallel-size": "2"}, kind="sidecar")
+        assert "a sidecar is not told the rank" in fault
+
+    @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind not in ("nixl-push", "sidecar")])
     def test_ranks_may_do_anything_else(self, kind):
         assert faults({"data-parallel-size": "2"}, kind=kind) == []
 

@@ -296,6 +296,18 @@ def test_a_list_has_an_end():
     assert len(pair.prefill.candidates) == PREFILLS_LISTED
 
 
+def test_who_stands_in_for_a_rank_is_in_another_pod():
+    pool = prefills(*[a_member(group="g")] * 7, a_member(9, group="g"))
+    pod, other = pool.endpoints[0], pool.endpoints[-1]
+    pool.endpoints = [*(Endpoint.of(pod.pod, pod.address, rank, "g") for rank in range(7)), other]
+    pool.cached_by = _Cold()
+
+    pair = paired(decodes(a_member(group="g")), pool)
+
+    assert pair.prefill is not None
+    assert [each.endpoint.address for each in pair.prefill.candidates] == [pod.address, other.address]
+
+
 def test_ranks_of_a_pod_are_one_partner():
     pool = decodes(a_member(group="g"), a_member(1, group="g"))
     pod = pool.endpoints[0]
