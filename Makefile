@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := .venv/kvoy-is-set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fmt docs bench-overhead bench-replicas bench-schedule clean
+.PHONY: help setup demo test lint types fmt docs bench-handoff bench-overhead bench-replicas bench-schedule clean
 
 help:
 	@echo 'make setup           everything that kvoy needs, into .venv'
@@ -17,6 +17,7 @@ help:
 	@echo 'make types           type check'
 	@echo 'make fmt             format the code'
 	@echo 'make docs            write docs/reference.md from the code'
+	@echo 'make bench-handoff   what handing prompts off costs, and what it is good for; JSON=FILE keeps the rows'
 	@echo 'make bench-overhead  Envoy alone against Envoy with kvoy; JSON=FILE keeps the rows'
 	@echo 'make bench-replicas  one trace through 1, 2, 4 and 8 workers: do they decide like one?; JSON=FILE'
 	@echo 'make bench-schedule  what a decision costs, and how soon every worker knows of it; JSON=FILE'
@@ -59,6 +60,9 @@ fmt: $(SETUP)
 
 docs: $(SETUP)
 	PYTHONPATH=. $(BIN)/python docs/generate.py
+
+bench-handoff: $(SETUP)
+	$(BIN)/python -m benchmarks.handoff $(if $(JSON),--json '$(JSON)')
 
 bench-overhead: $(SETUP)
 	$(BIN)/python -m benchmarks.overhead $(if $(JSON),--json '$(JSON)')

@@ -27,6 +27,7 @@ settings.register_profile("kvoy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("kvoy")
 
 STACKS = (
+    "tests/benchmarks/handoff/",
     "tests/benchmarks/overhead/",
     "tests/benchmarks/replicas/",
     "tests/benchmarks/test_stack.py",
