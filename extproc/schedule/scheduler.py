@@ -13,8 +13,9 @@ from extproc.state.records import Profile
 LIST_LENGTH = 5
 """Endpoints named per request: the choice and up to four to retry on, as Kthena tries."""
 
-BLIND_AFTER_S = 2.5
-"""An engine that was last observed so long ago, and fails since, is screened out: two scrapes have failed."""
+BLIND_AFTER_S = 10.0
+"""An engine that was last observed so long ago, and fails since, is screened out. One that is only busy may
+be late a few times, and must not lose its traffic for that; until then Envoy's retries hide a dead one."""
 
 LARGE = 64
 """Pools above this size are remembered in part."""

@@ -169,6 +169,10 @@ class Pool:
         """The seats of that group with that role."""
         return [seat for seat in self.seats.values() if (seat.group, seat.role) == (group, role)]
 
+    def role(self, role: Role) -> list[Seat]:
+        """The seats of both groups with that role."""
+        return [seat for seat in self.seats.values() if seat.role == role]
+
     async def rest(self) -> None:
         """Wait until no engine has anything to do. What they hold for others then goes with its lease."""
 

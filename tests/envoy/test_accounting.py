@@ -93,8 +93,9 @@ async def test_clients_that_leave_at_any_moment_leave_no_count(world: World) -> 
     await until(world.idle)
 
 
-LATE = 15
-"""Tokens: so far in an answer of 20, its beginning is at the client before the engine resets the connection.
+LATE, WHOLE = 150, 200
+"""Tokens, of which engines make 200 a second: so far in an answer, its beginning is at the client before the
+engine resets the connection.
 
 A reset discards what Envoy has not read yet; a beginning that was lost that way is asked for again.
 """
@@ -113,7 +114,9 @@ async def test_counts_return_to_zero_after_every_kind_of_end(world: World) -> No
 
     async def complete(stream: bool) -> None:
         try:
-            async with world.session.post(world.stack.url + CHAT, json=body(20, stream=stream)) as response:
+            async with world.session.post(
+                world.stack.url + CHAT, json=body(WHOLE, stream=stream)
+            ) as response:
                 await response.read()
                 ends[str(response.status)] += 1
         except aiohttp.ClientError:
@@ -143,7 +146,7 @@ async def test_an_answer_that_the_engine_breaks_off_is_not_complete(world: World
         await world.engines[name].faults({"kind": "reset", "after_tokens": LATE})
 
     with pytest.raises(aiohttp.ClientError):
-        await world.chat("deepseek-r1", stream=True, max_tokens=20)
+        await world.chat("deepseek-r1", stream=True, max_tokens=WHOLE)
 
     await until(lambda: metric_is(world, "kvoy_requests_total", before + 1, end="engine-error", status="200"))
 

@@ -142,17 +142,20 @@ async def prefill_hangs(trial: Trial) -> Got:
 
 
 async def prefill_dies(trial: Trial) -> Got:
-    prefill, decode = trial.pair.prefill, trial.pair.decode
-    await prefill.pause()
-    tells = trial.connector == "sglang"
-    if tells:
-        # It would tell the client itself, and who is the first to do so is chance.
-        await decode.pause()
+    prefill = trial.pair.prefill
+    prefill.fault(Hang(times=1))
+    # SGLang's decode engine would tell the client itself, and who is first is chance. All of them
+    # are paused: of some, kvoy would take the others.
+    silent = trial.pool.role("decode") if trial.connector == "sglang" else []
+    for seat in silent:
+        await seat.pause()
+    await until(lambda: all_asleep(trial.world, silent), within=PATIENCE_S)
     async with a_call(trial.world, trial.question.body) as call:
-        await trial.prefilling(call, awaited=not tells)
+        await trial.prefilling(call, awaited=not silent)
         await prefill.die()
         got = await call.got()
-    await decode.resume()
+    for seat in silent:
+        await seat.resume()
     return got
 
 
@@ -198,12 +201,10 @@ async def decode_dies_answering(trial: Trial) -> Got:
 
 
 async def client_leaves_prefill(trial: Trial) -> Got:
-    prefill = trial.pair.prefill
-    await prefill.pause()
+    trial.pair.prefill.fault(Hang(times=1))
     async with a_call(trial.world, trial.question.body) as call:
         await trial.prefilling(call)
     await until(lambda: nobody_asks(trial), within=PATIENCE_S)
-    await prefill.resume()
     return Got.of(b"")
 
 
@@ -215,6 +216,12 @@ async def client_leaves_decode(trial: Trial) -> Got:
         else:
             await until(lambda: computes(trial.pair.decode), within=PATIENCE_S)
     return Got.of(b"")
+
+
+async def all_asleep(world: World, seats: list[Seat]) -> bool:
+    """Whether all workers know it."""
+    states = await world.states()
+    return all(state["engines"][f"default/{seat.name}"].get("asleep") for state in states for seat in seats)
 
 
 async def nobody_asks(trial: Trial) -> bool:
@@ -244,8 +251,8 @@ SCRIPTS: Mapping[str, Callable[[Trial], Coroutine[None, None, Got]]] = {
 }
 CHANGED = ("blocks-gone", "transfer-refused")
 """Failures for which an engine has other settings."""
-MEETING = ("decode-dies-answering",)
-"""Failures after which Envoy tries endpoints of other groups, too."""
+MEETING = ("prefill-dies", "decode-dies-answering")
+"""Failures of one group that concern the other one, too: engines of both are paused, or tried by Envoy."""
 
 
 @pytest.mark.parametrize("failure", SCRIPTS)
