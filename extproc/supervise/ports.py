@@ -45,6 +45,8 @@ def _held(held: contextlib.ExitStack, address: Address) -> int:
         listening = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address.host, address.port))
+        # Until it listens, another socket may bind the same port.
+        listening.listen()
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else "ports end at 65535"
         raise PortTaken(

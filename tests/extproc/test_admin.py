@@ -13,7 +13,8 @@ from extproc.admin import LARGEST_BODY, PATHS, Admin, Asked, Views
 from extproc.metrics import Metrics
 from extproc.request import Head
 from extproc.state.live import Engine, Load
-from extproc.testing import a_pod, a_route, a_rule, a_server, a_snapshot
+from extproc.state.records import Disaggregation
+from extproc.testing import a_part, a_pod, a_route, a_rule, a_server, a_snapshot
 
 SERVER = msgspec.structs.replace(a_server("s"), ranks=2)
 SNAPSHOT = a_snapshot(a_route("r", a_rule("s"), model="m"), SERVER, a_pod("a", "s"))
@@ -23,6 +24,7 @@ class Worker:
     """What an admin endpoint shows."""
 
     def __init__(self) -> None:
+        self.snapshot = SNAPSHOT
         self.ready = True
         self.asked: list[tuple[Head, bytes]] = []
         self.views = Views(
@@ -30,7 +32,7 @@ class Worker:
             exposition=Metrics().exposition,
             explain=lambda request_id: {"why": "so"} if request_id == "request-1" else None,
             preview=self.preview,
-            snapshot=lambda: SNAPSHOT,
+            snapshot=lambda: self.snapshot,
             own=lambda: {"pod/default/a#1": Load(1, 300)},
             load=lambda key: Load(2, 700) if key.endswith("#1") else Load(0, 0),
             engines=lambda: [(Engine("pod/default/a#0", "10.0.0.1:8000", 0.1, waiting=3), 0.25678)],
@@ -107,6 +109,15 @@ async def test_the_state_is_told_per_engine(client: TestClient) -> None:
         "cache_entries": {"prefix": 10, "kv": 20},
         "lag_s": 0.004,
     }
+
+
+async def test_what_prefill_endpoints_have_to_do_is_told_too(client: TestClient, worker: Worker) -> None:
+    apart = a_server("s", apart=Disaggregation("nixl"))
+    worker.snapshot = a_snapshot(apart, a_part("p", "s", "prefill"), a_part("d", "s", "decode"))
+
+    state = await (await client.get("/debug/state")).json()
+
+    assert set(state["in_flight"]["all"]) == {"default/p", "default/d"}
 
 
 class TestRoute:

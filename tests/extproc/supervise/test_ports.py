@@ -125,3 +125,10 @@ def test_what_is_no_address_is_refused(nonsense):
 def test_a_name_is_refused():
     with pytest.raises(ValueError, match=r"localhost is no IP address: write 127.0.0.1"):
         claim_addresses("localhost:0", 1)
+
+
+def test_a_port_that_is_drawn_twice_is_given_once(monkeypatch):
+    (port,) = claim("127.0.0.1", 0)
+    monkeypatch.setattr(ports.random, "sample", lambda *_: [port])
+
+    assert len(set(claim("127.0.0.1", 0, 3))) == 3
