@@ -41,10 +41,11 @@ demo: export PYTHONDONTWRITEBYTECODE = 1
 demo: $(SETUP)
 	@$(BIN)/python examples/quickstart/demo.py
 
-# The second compares how workers decide, and needs a machine that nobody else keeps busy.
+# The second are about who decides what and when, and need a machine that nobody else keeps busy.
+ALONE := tests/benchmarks/replicas/test_run.py tests/envoy/test_handoff_failures.py
 test: $(SETUP)
-	$(BIN)/pytest -q --durations=10 --numprocesses 2 --ignore tests/benchmarks/replicas/test_run.py
-	$(BIN)/pytest -q tests/benchmarks/replicas/test_run.py
+	$(BIN)/pytest -q --durations=10 --numprocesses 2 $(ALONE:%=--ignore %)
+	$(BIN)/pytest -q --durations=10 $(ALONE)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
