@@ -171,14 +171,13 @@ class Decider:
         self, planned: Plan, ids: Found | Miss | None, may_stay: Callable[[], bool]
     ) -> Decision | LeaveToWatch | HandOff:
         """Place and reserve. A decision that fails leaves no count."""
-        body = planned.body()
         lookup = self._lookup(planned, ids)
         placed = self._place(planned, lookup, ids)
         if isinstance(placed, Nobody):
             return self._refuse(planned.ask.head, _refused(planned, placed), planned.snapshot.generation)
         if apart.stays(planned.server, placed) and not may_stay():
             return LeaveToWatch()
-        settled = self._reserved(planned, lookup, placed, body)
+        settled = self._reserved(planned, lookup, placed, planned.body())
         try:
             routing = settled.routing if isinstance(settled, HandOff) else settled
             routed = Routed(planned.match, planned.server, placed, routing.reservation)

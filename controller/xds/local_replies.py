@@ -76,7 +76,6 @@ REPLIES: Mapping[str, LocalReply] = MappingProxyType(
             message="The model server did not begin to answer in time.",
             when=_details(
                 "upstream_per_try_timeout",
-                "upstream_per_try_idle_timeout",
                 "stream_idle_timeout",
                 "max_duration_timeout",
             ),

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from extproc.exchange import Routing
 from extproc.request import Api
+from extproc.schedule.pair import PREFILLS_LISTED
 from extproc.state.records import ConnectorName, Tls
 from extproc.state.snapshot import Endpoint
 
-TRIES = 2
-"""Prefill endpoints that are tried for one request."""
+TRIES = PREFILLS_LISTED
+"""Prefill endpoints that are tried for one request: all that are named."""
 _SLACK_S = 2.0
 """For everything about a hand-off but the wait for prefill engines."""
 

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import replace
+from typing import ClassVar
 
 from benchmarks.engine.batch import Prefilled
 from benchmarks.engine.settings import EngineSettings
@@ -21,8 +22,11 @@ _NEEDED = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port"
 _SUFFIX_BYTES = 4
 
 
-class Nixl:
-    """Prefill first, then decode with what the prefill engine answered."""
+class NixlLegs:
+    """What both of vLLM's NIXL connectors have in common: how a leg is told, and the prompt's leg."""
+
+    mode: ClassVar[str]
+    """``transfer_mode`` of a prefill engine's answer."""
 
     def __init__(self, settings: EngineSettings, dock: Dock, server: KvServer, travel: Travel) -> None:
         self._settings = settings
@@ -37,15 +41,49 @@ class Nixl:
             return self._decode(asked)
         return Part(asked.works)
 
+    def _key(self, asked: Asked) -> str:
+        """The name under which a prefill engine keeps the blocks."""
+        raise NotImplementedError
+
+    def _decode(self, asked: Asked) -> Part:
+        raise NotImplementedError
+
     def _prefill(self, asked: Asked) -> Part:
         check_prompt_only(asked)
-        key = f"{asked.request_id}-{secrets.token_hex(_SUFFIX_BYTES)}"
+        key = self._key(asked)
         keep = self._dock.keeper(key, self._settings.kv_lease_s)
         works = [replace(work, keep=keep) for work in asked.works]
         return Part(works, True, lambda prefilled: self._params(key, prefilled))
 
     def _params(self, key: str, prefilled: Prefilled) -> dict[str, object]:
-        return answer_params(self._settings, self._dock.engine_id, self._server.port, key, prefilled, "pull")
+        """``kv_transfer_params`` of a prefill engine's answer, in vLLM's order."""
+        prompt = len(prefilled.job.prompt)
+        blocks = -(-prompt // self._settings.block_size)
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": [list(range(1, blocks + 1))],
+            "remote_engine_id": self._dock.engine_id,
+            "remote_request_id": key,
+            "remote_host": self._settings.host,
+            "remote_port": self._server.port,
+            "tp_size": self._settings.tensor_parallel_size,
+            "dcp_size": 1,
+            "pp_size": 1,
+            "remote_num_tokens": prompt,
+            "remote_blocks_expiry_time": None,
+            "transfer_mode": self.mode,
+            "remote_prefill_cached_tokens": prefilled.reused,
+        }
+
+
+class Nixl(NixlLegs):
+    """Prefill first, then decode with what the prefill engine answered."""
+
+    mode = "pull"
+
+    def _key(self, asked: Asked) -> str:
+        return f"{asked.request_id}-{secrets.token_hex(_SUFFIX_BYTES)}"
 
     def _decode(self, asked: Asked) -> Part:
         """As in vLLM's scheduler: without block ids an assertion fails, without the rest nothing is asked."""
@@ -65,27 +103,3 @@ class Nixl:
         cached = params.get("remote_prefill_cached_tokens")
         reused = cached if isinstance(cached, int) else None
         return Part([replace(work, origin=origin, reused=reused) for work in asked.works])
-
-
-def answer_params(
-    settings: EngineSettings, engine_id: str, port: int, key: str, prefilled: Prefilled, mode: str
-) -> dict[str, object]:
-    """``kv_transfer_params`` of a prefill engine's answer, in vLLM's order."""
-    prompt = len(prefilled.job.prompt)
-    blocks = -(-prompt // settings.block_size)
-    return {
-        "do_remote_prefill": True,
-        "do_remote_decode": False,
-        "remote_block_ids": [list(range(1, blocks + 1))],
-        "remote_engine_id": engine_id,
-        "remote_request_id": key,
-        "remote_host": settings.host,
-        "remote_port": port,
-        "tp_size": settings.tensor_parallel_size,
-        "dcp_size": 1,
-        "pp_size": 1,
-        "remote_num_tokens": prompt,
-        "remote_blocks_expiry_time": None,
-        "transfer_mode": mode,
-        "remote_prefill_cached_tokens": prefilled.reused,
-    }

@@ -6,48 +6,25 @@ engine that has registered hears nothing of a prefill engine that fails, and wai
 
 from dataclasses import replace
 
-from benchmarks.engine.batch import Prefilled
-from benchmarks.engine.settings import EngineSettings
 from benchmarks.engine.transfer.client import at
-from benchmarks.engine.transfer.connectors.nixl import answer_params
-from benchmarks.engine.transfer.dock import Dock
-from benchmarks.engine.transfer.origins import Travel
+from benchmarks.engine.transfer.connectors.nixl import NixlLegs
 from benchmarks.engine.transfer.part import (
     Asked,
     EngineDeathError,
     Part,
     check_one_prompt,
-    check_prompt_only,
 )
-from benchmarks.engine.transfer.server import KvServer
 
 _NEEDED = ("remote_engine_id", "remote_host", "remote_port", "tp_size", "remote_request_id")
 
 
-class NixlPush:
+class NixlPush(NixlLegs):
     """Both legs at once, or in any order."""
 
-    def __init__(self, settings: EngineSettings, dock: Dock, server: KvServer, travel: Travel) -> None:
-        self._settings = settings
-        self._dock = dock
-        self._server = server
-        self._travel = travel
+    mode = "push"
 
-    def part(self, asked: Asked) -> Part:
-        if asked.params.get("do_remote_decode"):
-            return self._prefill(asked)
-        if asked.params.get("do_remote_prefill"):
-            return self._decode(asked)
-        return Part(asked.works)
-
-    def _prefill(self, asked: Asked) -> Part:
-        check_prompt_only(asked)
-        keep = self._dock.keeper(asked.request_id, self._settings.kv_lease_s)
-        works = [replace(work, keep=keep) for work in asked.works]
-        return Part(works, True, lambda prefilled: self._params(asked.request_id, prefilled))
-
-    def _params(self, key: str, prefilled: Prefilled) -> dict[str, object]:
-        return answer_params(self._settings, self._dock.engine_id, self._server.port, key, prefilled, "push")
+    def _key(self, asked: Asked) -> str:
+        return asked.request_id
 
     def _decode(self, asked: Asked) -> Part:
         """As in vLLM's scheduler, which reads these keys without a look whether they are there."""
