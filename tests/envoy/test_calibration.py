@@ -124,11 +124,12 @@ async def held_by_x(pair: Pair, count: int) -> list[str]:
 
 
 async def test_an_engine_that_was_restarted_attracts_nothing(pair: Pair) -> None:
-    subjects = await held_by_x(pair, 10)
+    subjects = await held_by_x(pair, 20)
     await pair.renewed("x")
     told = [await pair.ask(about) for about in subjects]
-    assert [one["outcome"]["predicted_cached_tokens"] for one in told] == [0] * 10
-    assert 1 <= sum(server(one) == "x" for one in told) <= 9
+    assert [one["outcome"]["predicted_cached_tokens"] for one in told] == [0] * 20
+    # Equals are chosen by chance: of so many, it hardly ever leaves one of them out.
+    assert 2 <= sum(server(one) == "x" for one in told) <= 18
 
 
 async def test_a_restart_that_nobody_saw_is_learnt_from_the_answers(pair: Pair) -> None:
